@@ -1,0 +1,209 @@
+//! The flags. Each command's help stands on its own in 80 columns.
+
+use std::{num::NonZeroU64, time::Duration};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use super::values::{self, Blocks, Names, Numbers, Ports, States};
+use crate::{
+    kernel::{KernelError, cgroup, netns},
+    model::filter::{Family, Filter},
+};
+
+const EXAMPLES: &str = "\
+Examples:
+  sudo tcptrace                        every transition and every RST, live
+  sudo tcptrace -L 443                 the connections of this host's port 443
+  sudo tcptrace -p 4123 --state close-wait
+                                       where process 4123 enters or leaves CLOSE_WAIT
+  sudo tcptrace --raddr 10.0.0.0/8 -o json > events.json
+  sudo tcptrace -N web -c 100          100 events in the network namespace web
+  sudo tcptrace -r -d 10s              10 seconds, with retransmits
+
+Exit status: 0 done; 1 could not run; 2 wrong usage; 3 events lost with --strict.";
+
+/// Watches the Linux kernel change the state of every TCP socket, live
+///
+/// Prints a line for every transition and every RST: which connection, whose, from which state to which,
+/// and how long it had been there.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "tcptrace", version, after_help = EXAMPLES, args_conflicts_with_subcommands = true, max_term_width = 100)]
+pub struct Cli {
+    /// What to do; `trace` if nothing is said.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+
+    /// The flags of `trace`.
+    #[command(flatten)]
+    pub trace: Trace,
+}
+
+/// A command.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Command {
+    /// Prints every transition and every RST as it happens (the default)
+    #[command(after_help = EXAMPLES, max_term_width = 100)]
+    Trace(Trace),
+}
+
+/// The flags of `trace`.
+#[derive(Clone, Debug, Args)]
+pub struct Trace {
+    /// Show retransmitted segments and SYN-ACKs too
+    #[arg(short = 'r', long, help_heading = "Events")]
+    pub retransmits: bool,
+
+    /// Repeat the kernel's own words: CLOSE where a connection goes on in TIME_WAIT or as an orphan in
+    /// FIN_WAIT2, and transitions from a state to itself
+    #[arg(long, help_heading = "Events")]
+    pub raw: bool,
+
+    /// What all watching commands share.
+    #[command(flatten)]
+    pub shared: Shared,
+}
+
+/// An output format.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// Columns for people.
+    #[default]
+    Text,
+    /// One object per line.
+    Json,
+    /// A table with a header.
+    Csv,
+}
+
+/// When to colour.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Color {
+    /// On a terminal, unless NO_COLOR is set.
+    #[default]
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// The flags that every watching command has.
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
+#[derive(Clone, Debug, Args)]
+pub struct Shared {
+    /// Processes that own the socket
+    #[arg(short, long, value_name = "PIDS", help_heading = FILTERS)]
+    pub pid: Option<Numbers>,
+    /// Command names of the owner
+    #[arg(long, value_name = "NAMES", help_heading = FILTERS)]
+    pub comm: Option<Names>,
+    /// This host's ports: 443, 80,8000-8099
+    #[arg(short = 'L', long, value_name = "PORTS", help_heading = FILTERS)]
+    pub lport: Option<Ports>,
+    /// The peer's ports
+    #[arg(short = 'D', long, value_name = "PORTS", help_heading = FILTERS)]
+    pub rport: Option<Ports>,
+    /// Ports on either side
+    #[arg(short = 'P', long, value_name = "PORTS", help_heading = FILTERS)]
+    pub port: Option<Ports>,
+    /// This host's addresses: 10.0.0.5, 10.0.0.0/8, 2001:db8::/32
+    #[arg(long, value_name = "ADDRS", help_heading = FILTERS)]
+    pub laddr: Option<Blocks>,
+    /// The peer's addresses
+    #[arg(long, value_name = "ADDRS", help_heading = FILTERS)]
+    pub raddr: Option<Blocks>,
+    /// Addresses on either side
+    #[arg(long, value_name = "ADDRS", help_heading = FILTERS)]
+    pub addr: Option<Blocks>,
+    /// IPv4 only, on IPv6 sockets too
+    #[arg(short = '4', long, conflicts_with = "ipv6", help_heading = FILTERS)]
+    pub ipv4: bool,
+    /// IPv6 only
+    #[arg(short = '6', long, help_heading = FILTERS)]
+    pub ipv6: bool,
+    /// Network namespaces: a name of `ip netns`, an inode number, a path, or pid:N
+    #[arg(short = 'N', long, value_name = "NETNS", help_heading = FILTERS)]
+    pub netns: Option<Names>,
+    /// A cgroup and all below it: /system.slice/nginx.service (may be repeated)
+    #[arg(long, value_name = "PATH", help_heading = FILTERS)]
+    pub cgroup: Vec<String>,
+    /// Users that own the socket, by number
+    #[arg(long, value_name = "UIDS", help_heading = FILTERS)]
+    pub uid: Option<Numbers>,
+    /// Only events that enter, leave or hit one of these states: close-wait, TIME_WAIT, ESTAB
+    #[arg(long, value_name = "STATES", help_heading = FILTERS)]
+    pub state: Option<States>,
+
+    /// The format
+    #[arg(short, long, value_name = "FORMAT", default_value = "text", help_heading = OUTPUT)]
+    pub output: Format,
+    /// More columns, and room for IPv6
+    #[arg(short, long, help_heading = OUTPUT)]
+    pub wide: bool,
+    /// Time as seconds since the start, even where the terminal is narrow
+    #[arg(short = 't', conflicts_with = "time_of_day", help_heading = OUTPUT)]
+    pub time_since_start: bool,
+    /// Time as HH:MM:SS.mmm
+    #[arg(short = 'T', help_heading = OUTPUT)]
+    pub time_of_day: bool,
+    /// Colours
+    #[arg(long, value_name = "WHEN", default_value = "auto", help_heading = OUTPUT)]
+    pub color: Color,
+    /// No line of column names
+    #[arg(long, help_heading = OUTPUT)]
+    pub no_header: bool,
+
+    /// Stop after N events
+    #[arg(short, long, value_name = "N", value_parser = values::count, help_heading = STOPPING)]
+    pub count: Option<NonZeroU64>,
+    /// Stop after a time: 10s, 2m
+    #[arg(short, long, value_name = "TIME", value_parser = values::duration, help_heading = STOPPING)]
+    pub duration: Option<Duration>,
+    /// Exit with status 3 if any event was lost
+    #[arg(long, help_heading = STOPPING)]
+    pub strict: bool,
+
+    /// Size of the ring that the kernel writes events into, made a power of two
+    #[arg(long, value_name = "SIZE", default_value = "8M", value_parser = values::bytes, help_heading = OTHER)]
+    pub buffer: u32,
+    /// Say more on stderr; twice: everything
+    #[arg(short, long, action = clap::ArgAction::Count, help_heading = OTHER)]
+    pub verbose: u8,
+    /// Say only errors on stderr
+    #[arg(short, long, conflicts_with = "verbose", help_heading = OTHER)]
+    pub quiet: bool,
+}
+
+const FILTERS: &str = "Filters (all must match; a list with commas matches any)";
+const OUTPUT: &str = "Output";
+const STOPPING: &str = "Stopping";
+const OTHER: &str = "Other";
+
+impl Shared {
+    /// The filter, with names looked up on this host.
+    pub fn filter(&self) -> Result<Filter, KernelError> {
+        let numbers = |list: &Option<Numbers>| list.clone().unwrap_or_default().0;
+        let ports = |list: &Option<Ports>| list.clone().unwrap_or_default().0;
+        let blocks = |list: &Option<Blocks>| list.clone().unwrap_or_default().0;
+        let netns = self.netns.iter().flat_map(|names| &names.0);
+        Ok(Filter {
+            pids: numbers(&self.pid),
+            comms: self.comm.clone().unwrap_or_default().0,
+            lports: ports(&self.lport),
+            rports: ports(&self.rport),
+            ports: ports(&self.port),
+            laddrs: blocks(&self.laddr),
+            raddrs: blocks(&self.raddr),
+            addrs: blocks(&self.addr),
+            family: match (self.ipv4, self.ipv6) {
+                (true, _) => Some(Family::V4),
+                (_, true) => Some(Family::V6),
+                _ => None,
+            },
+            netns: netns.map(|name| netns::resolve(name)).collect::<Result<_, _>>()?,
+            uids: numbers(&self.uid),
+            cgroups: self.cgroup.iter().map(|path| cgroup::resolve(path)).collect::<Result<_, _>>()?,
+            states: self.state.clone().unwrap_or_default().0,
+        })
+    }
+}

@@ -1,0 +1,6 @@
+//! The command line: words and flags, nothing done yet.
+
+mod args;
+mod values;
+
+pub use args::{Cli, Color, Command, Format, Shared, Trace};

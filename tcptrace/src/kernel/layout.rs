@@ -1,0 +1,107 @@
+//! Finds the fields that the probes read in the running kernel's BTF.
+
+use std::{fs, path::PathBuf, sync::Arc};
+
+use tcptrace_common::layout::{ABSENT, Field, Layout, Lookup};
+
+use super::{
+    KernelError,
+    btf::{Btf, BtfError},
+};
+use crate::model::tracker::Reasons;
+
+/// Where the kernel shows its own types.
+const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
+
+/// What BTF told.
+pub(super) struct Found {
+    /// The probes' offsets.
+    pub(super) layout: Layout,
+    /// The names of the kernel's RST reasons; empty before 6.10.
+    pub(super) reasons: Reasons,
+}
+
+/// Asks the running kernel.
+pub(super) fn find(release: &str) -> Result<Found, KernelError> {
+    let path = PathBuf::from(VMLINUX);
+    let bytes = match fs::read(&path) {
+        Ok(bytes) => bytes,
+        Err(source) => return Err(KernelError::NoBtf { path, source }),
+    };
+    let bad = |source| KernelError::BadBtf { path: path.clone(), source };
+    let btf = Btf::parse(&bytes).map_err(bad)?;
+    let mut trouble = None;
+    let layout = Layout::from_lookup(|field| match look_up(&btf, field) {
+        Ok(Some(value)) => value,
+        Ok(None) if field.optional => ABSENT,
+        Ok(None) => {
+            trouble.get_or_insert_with(|| KernelError::MissingField {
+                field: describe(field.lookup),
+                release: release.to_owned(),
+            });
+            ABSENT
+        }
+        Err(source) => {
+            trouble.get_or_insert_with(|| bad(source));
+            ABSENT
+        }
+    });
+    match trouble {
+        Some(error) => Err(error),
+        None => Ok(Found { layout, reasons: reasons(&btf) }),
+    }
+}
+
+/// The value of a field; `None` where the kernel does not have it, or has it where no offset can tell.
+fn look_up(btf: &Btf<'_>, field: &Field) -> Result<Option<u16>, BtfError> {
+    let number = match field.lookup {
+        Lookup::Offset(path) => btf.field(path)?.and_then(|found| found.byte_offset()),
+        Lookup::Bit(path) => btf.field(path)?.map(|found| found.bit_offset),
+        Lookup::Enumerator(of, name) => btf.enum_value(of, name).and_then(|value| u32::try_from(value).ok()),
+        Lookup::Function(name) => btf.has_function(name).then_some(1),
+        Lookup::Arguments(tracepoint, least) => {
+            btf.tracepoint_args(tracepoint).filter(|count| *count >= least).map(|_| 1)
+        }
+    };
+    Ok(number.and_then(|number| u16::try_from(number).ok()).filter(|number| *number != ABSENT))
+}
+
+fn describe(lookup: Lookup) -> String {
+    match lookup {
+        Lookup::Offset(path) | Lookup::Bit(path) => format!("field {path}"),
+        Lookup::Enumerator(of, name) => format!("{name} in enum {of}"),
+        Lookup::Function(name) => format!("function {name}"),
+        Lookup::Arguments(tracepoint, least) => {
+            format!("tracepoint {tracepoint} with {least} arguments")
+        }
+    }
+}
+
+/// The kernel's own names, because their numbers differ between kernels.
+fn reasons(btf: &Btf<'_>) -> Reasons {
+    btf.enum_names("sk_rst_reason")
+        .unwrap_or_default()
+        .into_iter()
+        .filter_map(|(number, name)| {
+            let name = name.strip_prefix("SK_RST_REASON_").unwrap_or(name);
+            Some((i32::try_from(number).ok()?, Arc::from(name)))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use super::*;
+
+    #[test]
+    fn the_running_kernel_has_every_required_field() {
+        let found = find("test").unwrap();
+        for name in ["NO_SOCKET", "TCP_STATE"] {
+            let known = found.reasons.values().any(|reason| &**reason == name);
+            assert!(known || found.reasons.is_empty(), "{name} in {:?}", found.reasons);
+        }
+        assert_eq!(found.reasons.is_empty(), found.layout.has_reason == ABSENT);
+    }
+}

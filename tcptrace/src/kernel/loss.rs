@@ -1,0 +1,40 @@
+//! Events that did not become records.
+
+use std::ops::Sub;
+
+use tcptrace_common::record::Kind;
+
+/// Counts of events that were lost, since the start or since an earlier reading.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Loss {
+    /// No room in the ring, by [`Kind`].
+    pub full: [u64; Kind::COUNT],
+    /// The kernel skipped the probe, because it was already running on that CPU.
+    pub skipped: u64,
+    /// Records that made no sense.
+    pub unreadable: u64,
+}
+
+impl Loss {
+    /// All of it.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.full.iter().sum::<u64>() + self.skipped + self.unreadable
+    }
+}
+
+impl Sub for Loss {
+    type Output = Self;
+
+    fn sub(self, earlier: Self) -> Self {
+        let mut full = self.full;
+        for (count, before) in full.iter_mut().zip(earlier.full) {
+            *count = count.saturating_sub(before);
+        }
+        Self {
+            full,
+            skipped: self.skipped.saturating_sub(earlier.skipped),
+            unreadable: self.unreadable.saturating_sub(earlier.unreadable),
+        }
+    }
+}

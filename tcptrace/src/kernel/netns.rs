@@ -1,0 +1,65 @@
+//! Network namespaces by the names that people use.
+
+use std::{io, os::linux::fs::MetadataExt as _, path::PathBuf};
+
+use super::KernelError;
+
+/// Where `ip netns` keeps its names.
+const NAMED: &str = "/run/netns";
+
+/// The inode number of a network namespace given as an inode number, a name under /run/netns, a path, or
+/// `pid:N`.
+pub fn resolve(name: &str) -> Result<u32, KernelError> {
+    if let Ok(inode) = name.parse() {
+        return Ok(inode);
+    }
+    let path = match name.strip_prefix("pid:") {
+        Some(pid) => {
+            pid.parse::<u32>().map_err(|_| missing(name, "what follows pid: is no number"))?;
+            PathBuf::from(format!("/proc/{pid}/ns/net"))
+        }
+        None if name.contains('/') => PathBuf::from(name),
+        None => PathBuf::from(NAMED).join(name),
+    };
+    let metadata = std::fs::metadata(&path).map_err(|error| {
+        let why = match error.kind() {
+            io::ErrorKind::NotFound => format!("{} does not exist", path.display()),
+            _ => format!("{} cannot be read: {error}", path.display()),
+        };
+        missing(name, &why)
+    })?;
+    u32::try_from(metadata.st_ino()).map_err(|_| missing(name, "that file is no network namespace"))
+}
+
+fn missing(name: &str, why: &str) -> KernelError {
+    KernelError::NotFound {
+        what: "network namespace",
+        name: name.to_owned(),
+        why: why.to_owned(),
+        remedy: "give an inode number, a name that `ip netns list` shows, a path such as /proc/123/ns/net, or pid:123",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use super::*;
+
+    #[test]
+    fn names_of_this_process_agree() {
+        let inode = std::fs::metadata("/proc/self/ns/net").unwrap().st_ino();
+        let own = format!("pid:{}", std::process::id());
+        for name in ["/proc/self/ns/net", &own, &inode.to_string()] {
+            assert_eq!(u64::from(resolve(name).unwrap()), inode, "{name}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_there_is_named() {
+        for name in ["no-such-netns", "pid:x", "pid:4000000000", "/nowhere/net"] {
+            let error = resolve(name).unwrap_err().to_string();
+            assert!(error.contains(name) && error.contains("fix: "), "{error}");
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! The program: parses the command line, runs the command, and says how it went.
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use tcptrace::{
+    cli::{Cli, Command, Shared},
+    commands::trace,
+    view::Summary,
+};
+
+/// It could not run.
+const FAILED: u8 = 1;
+/// Records were lost, and that was not to be.
+const LOST: u8 = 3;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let args = match cli.command {
+        Some(Command::Trace(args)) => args,
+        None => cli.trace,
+    };
+    init_log(&args.shared);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let result = match runtime {
+        Ok(runtime) => runtime.block_on(trace::run(&args)),
+        Err(error) => Err(anyhow::Error::new(error).context("cannot start")),
+    };
+    match result {
+        Ok(summary) => {
+            if !args.shared.quiet {
+                say(&format_summary(&summary));
+            }
+            if args.shared.strict && summary.lost > 0 { ExitCode::from(LOST) } else { ExitCode::SUCCESS }
+        }
+        Err(error) => {
+            say(&format!("tcptrace: {error:#}"));
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+/// Stderr may be gone; there is nobody left to tell then.
+fn say(text: &str) {
+    use std::io::Write as _;
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
+fn format_summary(summary: &Summary) -> String {
+    let Summary { events, lost, elapsed_us, .. } = summary;
+    #[expect(clippy::cast_precision_loss, reason = "shown to a tenth of a second")]
+    let seconds = *elapsed_us as f64 / 1e6;
+    format!("{events} events, {lost} lost, {seconds:.1} s")
+}
+
+fn init_log(shared: &Shared) {
+    let level = match (shared.quiet, shared.verbose) {
+        (true, _) => log::LevelFilter::Error,
+        (_, 0) => log::LevelFilter::Warn,
+        (_, 1) => log::LevelFilter::Info,
+        _ => log::LevelFilter::Debug,
+    };
+    env_logger::Builder::new()
+        .filter_level(level)
+        .format(|out, record| {
+            use std::io::Write as _;
+            writeln!(out, "tcptrace: {}", record.args())
+        })
+        .init();
+}

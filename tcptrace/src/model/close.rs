@@ -1,0 +1,65 @@
+//! What a record to CLOSE really says.
+//!
+//! The kernel reports CLOSE when a socket dies and also when the connection lives on in a minisock, in
+//! TIME_WAIT or FIN_WAIT2 (tcp_time_wait() in net/ipv4/tcp_minisocks.c). The two look alike but for the
+//! facts weighed here; kernel.md of the design has the observations, docs/kernels.md the rules.
+
+use tcptrace_common::record::{CloseDetail, Record, UNKNOWN, flags};
+
+use super::{
+    event::{Role, Totals},
+    state::State,
+};
+
+/// The state that the connection is in after the kernel reported its socket's CLOSE.
+///
+/// `reset_before` says that a RST was sent or received on the socket since its last transition.
+#[must_use]
+pub fn state_after(old: State, record: &Record, detail: &CloseDetail, reset_before: bool) -> State {
+    if reset_before || detail.sk_err != 0 || no_room(detail) {
+        return State::CLOSE;
+    }
+    let has = |flag| record.flags & flag != 0;
+    match old {
+        // The peer's FIN is what ends FIN_WAIT2 in order.
+        State::FIN_WAIT2 if has(flags::DONE) => State::TIME_WAIT,
+        // Orphaned, and the kernel waits for that FIN. With linger2 < 0 it does not wait; without SOCK_DEAD
+        // this is tcp_disconnect().
+        State::FIN_WAIT2 if has(flags::DEAD) && detail.linger2 >= 0 => State::FIN_WAIT2,
+        // SO_LINGER 0 on a socket that was shut down before. It is not orphaned yet in tcp_disconnect().
+        State::CLOSING if has(flags::LINGER0) && !has(flags::DEAD) && has(flags::OWNED) => State::CLOSE,
+        State::CLOSING => State::TIME_WAIT,
+        _ => State::CLOSE,
+    }
+}
+
+/// Whether the namespace certainly had no room for another minisock (inet_twsk_alloc()). With exactly
+/// `tw_max` of them this one may be the last that fitted, or refused.
+fn no_room(detail: &CloseDetail) -> bool {
+    let CloseDetail { tw_count, tw_max, .. } = *detail;
+    tw_count != UNKNOWN && tw_max != UNKNOWN && (tw_max == 0 || tw_count > tw_max)
+}
+
+/// The connection's totals.
+#[must_use]
+pub fn totals(old: State, record: &Record, detail: &CloseDetail, role: Option<Role>) -> Totals {
+    let fin_sent = matches!(old, State::FIN_WAIT1 | State::FIN_WAIT2 | State::CLOSING | State::LAST_ACK);
+    let fin_acked = u64::from(fin_sent && detail.unacked == 0);
+    let tx_bytes = match role {
+        // The counter holds our SYN, if we sent one, and our FIN.
+        Some(Role::Client) => detail.bytes_acked.saturating_sub(1 + fin_acked),
+        Some(_) => detail.bytes_acked.saturating_sub(fin_acked),
+        // Whether there was a SYN is not known, so count what was sent once.
+        None => detail
+            .bytes_acked
+            .saturating_sub(fin_acked)
+            .min(detail.bytes_sent.saturating_sub(detail.bytes_retrans)),
+    };
+    Totals {
+        sk_err: detail.sk_err,
+        retransmits: detail.total_retrans,
+        tx_bytes,
+        rx_bytes: detail.bytes_received.saturating_sub(u64::from(record.flags & flags::DONE != 0)),
+        srtt_us: detail.srtt_8us >> 3,
+    }
+}

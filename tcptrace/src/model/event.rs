@@ -1,0 +1,246 @@
+//! What the tracker says: one event per line of the stream.
+
+use std::{fmt, net::IpAddr, net::Ipv6Addr, sync::Arc};
+
+use tcptrace_common::record::{Addr, Tuple};
+
+use super::state::State;
+
+/// What happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A change of state.
+    Transition,
+    /// This host sent a RST.
+    RstSent,
+    /// The kernel dropped the connection because of a RST, or of data after close, which it treats alike.
+    RstReceived,
+    /// A segment, or a SYN-ACK, was sent again.
+    Retransmit,
+}
+
+impl Kind {
+    /// The name in JSON and CSV.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Transition => "transition",
+            Self::RstSent => "rst_sent",
+            Self::RstReceived => "rst_received",
+            Self::Retransmit => "retransmit",
+        }
+    }
+}
+
+/// Identifies a connection: the socket's cookie, or, where the kernel gives none, a number of our own with
+/// the top bit set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Id(pub u64);
+
+impl fmt::Display for Id {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:x}", self.0)
+    }
+}
+
+/// Which part the socket plays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// It sent the SYN.
+    Client,
+    /// It was made by a listener.
+    Server,
+    /// It listens.
+    Listener,
+}
+
+impl Role {
+    /// The name in JSON, CSV and text.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Client => "client",
+            Self::Server => "server",
+            Self::Listener => "listener",
+        }
+    }
+}
+
+/// A task's command name as the kernel has it: up to 16 bytes, any of them, NUL at the end.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub struct Comm(pub [u8; 16]);
+
+impl Comm {
+    /// The bytes before the NUL.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        self.0.split(|byte| *byte == 0).next().unwrap_or_default()
+    }
+}
+
+impl fmt::Display for Comm {
+    /// As text that cannot harm a terminal: a byte that is no printable character becomes `?`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match std::str::from_utf8(self.bytes()) {
+            Ok(text) if !text.contains(char::is_control) => f.pad(text),
+            _ => {
+                let lossy: String = String::from_utf8_lossy(self.bytes())
+                    .chars()
+                    .map(|c| if c.is_control() || c == char::REPLACEMENT_CHARACTER { '?' } else { c })
+                    .collect();
+                f.pad(&lossy)
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Comm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+/// How an owner was learned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OwnerSource {
+    /// It called connect.
+    Connect,
+    /// It called listen.
+    Listen,
+    /// It acted on the socket: close, shutdown, or a read or write that held the socket's lock.
+    Close,
+    /// It owns the listener that made this connection.
+    Listener,
+}
+
+impl OwnerSource {
+    /// The name in JSON and CSV.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Connect => "connect",
+            Self::Listen => "listen",
+            Self::Close => "close",
+            Self::Listener => "listener",
+        }
+    }
+}
+
+/// The process that a socket belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// Process id (tgid).
+    pub pid: u32,
+    /// Name of the thread that acted.
+    pub comm: Comm,
+    /// How this was learned.
+    pub source: OwnerSource,
+}
+
+/// What is known only once a connection ends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// `sk_err`, an errno; 0 for none.
+    pub sk_err: i32,
+    /// Segments sent again.
+    pub retransmits: u32,
+    /// Payload bytes that the peer acknowledged.
+    pub tx_bytes: u64,
+    /// Payload bytes received.
+    pub rx_bytes: u64,
+    /// Smoothed round-trip time in µs; 0 when never measured.
+    pub srtt_us: u32,
+}
+
+/// One line of the stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// `CLOCK_MONOTONIC` in ns.
+    pub ts_ns: u64,
+    /// What happened.
+    pub kind: Kind,
+    /// The connection; `None` for a RST that belongs to none.
+    pub id: Option<Id>,
+    /// Addresses, ports, network namespace. Port 0 is not known (yet).
+    pub tuple: Tuple,
+    /// The state that was left; only for transitions.
+    pub old: Option<State>,
+    /// The state the connection is in now; only for transitions.
+    pub new: Option<State>,
+    /// What the kernel called the new state, where that differs.
+    pub kernel_new: Option<State>,
+    /// Time spent in `old`, in ns; `None` when its beginning was not seen.
+    pub in_state_ns: Option<u64>,
+    /// Client, server or listener, when known.
+    pub role: Option<Role>,
+    /// The process that the socket belongs to, when known.
+    pub owner: Option<Owner>,
+    /// The socket's user; `None` without a socket.
+    pub uid: Option<u32>,
+    /// Whether the user may still change, because nobody has accepted the connection yet.
+    pub unaccepted: bool,
+    /// Process (tgid) that was on the CPU; 0 is the idle task.
+    pub task_pid: u32,
+    /// Name of the thread that was on the CPU.
+    pub task_comm: Comm,
+    /// Id of the cgroup that the socket was made in.
+    pub cgroup: Option<u64>,
+    /// Path of that cgroup below the cgroup root; filled in by the kernel module.
+    pub cgroup_path: Option<Arc<str>>,
+    /// The kernel's reason for a RST.
+    pub reason: Option<Arc<str>>,
+    /// For RSTs and retransmits: the state the connection was in.
+    pub prev_state: Option<State>,
+    /// For retransmits of a SYN-ACK: how often so far.
+    pub retransmits: Option<u32>,
+    /// When the connection left the kernel's full socket.
+    pub totals: Option<Totals>,
+    /// Whether the socket is closed now, so that what is not known of it will not be learned any more.
+    pub closed: bool,
+}
+
+impl Event {
+    /// This host's address; IPv4-mapped addresses as IPv4.
+    #[must_use]
+    pub fn laddr(&self) -> IpAddr {
+        ip(self.tuple.laddr)
+    }
+
+    /// The peer's address; IPv4-mapped addresses as IPv4.
+    #[must_use]
+    pub fn raddr(&self) -> IpAddr {
+        ip(self.tuple.raddr)
+    }
+}
+
+/// The address as the standard library has it; IPv4-mapped as IPv4.
+#[must_use]
+pub fn ip(addr: Addr) -> IpAddr {
+    Ipv6Addr::from(addr.octets()).to_canonical()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_comm_cannot_reach_the_terminal_as_control_bytes() {
+        let comm = |text: &[u8]| {
+            let mut bytes = [0; 16];
+            bytes.iter_mut().zip(text).for_each(|(to, from)| *to = *from);
+            Comm(bytes).to_string()
+        };
+        assert_eq!(comm(b"nginx"), "nginx");
+        assert_eq!(comm(b"a\x1b[31mred"), "a?[31mred");
+        assert_eq!(comm(b"new\nline"), "new?line");
+        assert_eq!(comm(b"\xff\xfe"), "??");
+        assert_eq!(comm("żółw".as_bytes()), "żółw");
+        assert_eq!(comm(b"0123456789abcdef"), "0123456789abcdef");
+    }
+
+    #[test]
+    fn mapped_addresses_are_ipv4() {
+        assert_eq!(ip(Addr::from_be32(u32::from_ne_bytes([10, 0, 0, 5]))).to_string(), "10.0.0.5");
+        assert_eq!(ip(Addr([0, 0])).to_string(), "::");
+    }
+}

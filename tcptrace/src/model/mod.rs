@@ -1,0 +1,9 @@
+//! What tcptrace knows of connections. Pure: no clock, no files, no terminal, no kernel; records go in,
+//! events come out.
+
+pub mod close;
+pub mod event;
+pub mod filter;
+pub mod gate;
+pub mod state;
+pub mod tracker;

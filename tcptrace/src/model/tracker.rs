@@ -1,0 +1,405 @@
+//! The one place that knows connections: records in, events out.
+//!
+//! Records of one socket arrive in the order in which they happened; records of different sockets are
+//! ordered by their place in the ring, never by time. Any record may be missing (lost, or from before the
+//! start), so nothing is taken for granted but what the record itself says.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
+
+use rustc_hash::FxHashMap;
+use tcptrace_common::record::{self, CloseDetail, NO_REASON, Record, Tuple, flags};
+
+use super::{
+    close,
+    event::{Comm, Event, Id, Kind, Owner, OwnerSource, Role},
+    state::State,
+};
+
+/// How long a closed connection is remembered, in ns, for the RST that its close sends: the kernel reports
+/// it a moment after CLOSE.
+pub const AFTERLIFE_NS: u64 = 50_000_000;
+
+/// `ECONNABORTED`: the socket was killed from outside (`ss -K`), so the task is not its owner.
+const ECONNABORTED: i32 = 103;
+
+/// What the running kernel calls its RST reasons, by number.
+pub type Reasons = BTreeMap<i32, Arc<str>>;
+
+/// A socket, from the first record of it to [`AFTERLIFE_NS`] after its last.
+#[derive(Debug)]
+struct Conn {
+    id: Id,
+    tuple: Tuple,
+    /// The state that the last record left it in.
+    state: State,
+    /// The state before that.
+    previous: Option<State>,
+    /// When it entered `state`; `None` if that was not seen.
+    since_ns: Option<u64>,
+    role: Option<Role>,
+    owner: Option<Owner>,
+    /// A RST was sent or received since the last transition.
+    reset: bool,
+}
+
+/// How the table finds a socket: by cookie, or by address where the kernel gives no cookie. Kernel addresses
+/// have the top bit set, cookies count from 1, so the two cannot meet.
+type Key = u64;
+
+/// Knows every connection of which a record came in and which has not ended.
+#[derive(Debug, Default)]
+pub struct Tracker {
+    conns: FxHashMap<Key, Conn>,
+    /// Children that were reported under their listener's name (before 6.15), by socket address.
+    newborn: FxHashMap<u64, Record>,
+    /// Who listens, by network namespace and port.
+    listeners: FxHashMap<(u32, u16), Vec<(Tuple, Key)>>,
+    /// Ended connections in the order in which they will be forgotten.
+    ended: VecDeque<(u64, Key)>,
+    reasons: Reasons,
+    /// How many ids of our own were given out.
+    own_ids: u64,
+    /// Report the kernel's own words: CLOSE where a minisock takes over, and self transitions.
+    raw: bool,
+}
+
+impl Tracker {
+    /// An empty tracker. With `raw` it repeats the kernel's own words.
+    #[must_use]
+    pub fn new(reasons: Reasons, raw: bool) -> Self {
+        Self { reasons, raw, ..Self::default() }
+    }
+
+    /// How many sockets are remembered.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.conns.len() + self.newborn.len()
+    }
+
+    /// Whether nothing is remembered.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Takes the next record, with its detail if it is a CLOSE, and hands on what it means.
+    pub fn feed(&mut self, record: &Record, detail: Option<&CloseDetail>, emit: &mut impl FnMut(Event)) {
+        self.forget(record.ts_ns);
+        match record.kind {
+            record::Kind::TRANSITION | record::Kind::CLOSE => self.transition(record, detail, emit),
+            record::Kind::RST_SENT => emit(self.rst_sent(record)),
+            record::Kind::RST_RECEIVED => emit(self.rst_received(record)),
+            record::Kind::RETRANSMIT | record::Kind::RETRANSMIT_SYNACK => emit(self.retransmit(record)),
+            _ => {}
+        }
+    }
+
+    /// Lets time pass: ended connections are forgotten, and children whose second record did not come are
+    /// reported as far as they are known.
+    pub fn tick(&mut self, now_ns: u64, emit: &mut impl FnMut(Event)) {
+        self.forget(now_ns);
+        let late: Vec<u64> = self
+            .newborn
+            .iter()
+            .filter(|(_, record)| now_ns.saturating_sub(record.ts_ns) > AFTERLIFE_NS)
+            .map(|(sk, _)| *sk)
+            .collect();
+        for sk in late {
+            if let Some(record) = self.newborn.remove(&sk) {
+                // The cookie is the listener's.
+                self.step(&Record { cookie: 0, ..record }, None, emit);
+            }
+        }
+    }
+
+    fn forget(&mut self, now_ns: u64) {
+        while let Some(&(at_ns, key)) = self.ended.front()
+            && now_ns.saturating_sub(at_ns) > AFTERLIFE_NS
+        {
+            self.ended.pop_front();
+            // The socket may have begun another connection since.
+            let over = |conn: &Conn| conn.state == State::CLOSE && conn.since_ns == Some(at_ns);
+            if self.conns.get(&key).is_some_and(over) {
+                self.conns.remove(&key);
+            }
+        }
+    }
+
+    fn transition(&mut self, record: &Record, detail: Option<&CloseDetail>, emit: &mut impl FnMut(Event)) {
+        let from_listener = record.old == State::LISTEN.number() && record.new == State::SYN_RECV.number();
+        if from_listener && record.tuple.rport == 0 {
+            // Up to 6.14 the child is still a copy of its listener here, cookie and all. Its next record
+            // comes with the same packet and has its own name.
+            if let Some(orphan) = self.newborn.insert(record.sk, *record) {
+                self.step(&Record { cookie: 0, ..orphan }, None, emit);
+            }
+            return;
+        }
+        if let Some(birth) = self.newborn.remove(&record.sk) {
+            let birth = Record { tuple: record.tuple, cookie: record.cookie, ..birth };
+            self.step(&birth, None, emit);
+        }
+        self.step(record, detail, emit);
+    }
+
+    fn step(&mut self, record: &Record, detail: Option<&CloseDetail>, emit: &mut impl FnMut(Event)) {
+        let (Some(old), Some(new)) = (State::from_kernel(record.old), State::from_kernel(record.new)) else {
+            return;
+        };
+        let birth = matches!(
+            (old, new),
+            (State::CLOSE, State::SYN_SENT | State::LISTEN) | (State::LISTEN, State::SYN_RECV)
+        );
+        let key = self.key(record);
+        if birth {
+            self.bury(key);
+        }
+        let listener = if old == State::LISTEN && new == State::SYN_RECV {
+            self.listeners_owner(&record.tuple)
+        } else {
+            None
+        };
+        let own_ids = &mut self.own_ids;
+        let conn = self.conns.entry(key).or_insert_with(|| Conn {
+            id: if record.cookie != 0 {
+                Id(record.cookie)
+            } else {
+                *own_ids += 1;
+                Id(*own_ids | 1 << 63)
+            },
+            tuple: record.tuple,
+            state: old,
+            previous: None,
+            since_ns: None,
+            role: None,
+            owner: listener,
+            reset: false,
+        });
+        conn.tuple = complete(record.tuple, &conn.tuple);
+        conn.role = role_of(old, new).or(conn.role);
+        if let Some(owner) = owner_in(record, detail, new) {
+            let better = match owner.source {
+                OwnerSource::Connect | OwnerSource::Listen => true,
+                _ => conn.owner.is_none_or(|owner| owner.source == OwnerSource::Listener),
+            };
+            if better {
+                conn.owner = Some(owner);
+            }
+        }
+
+        // close() on a socket that was shut down before reports its state once more.
+        let repeated = old == new;
+        let in_state_ns = conn
+            .since_ns
+            .filter(|_| conn.state == old && !repeated)
+            .map(|since_ns| record.ts_ns.saturating_sub(since_ns));
+        let after = match detail {
+            Some(detail) if new == State::CLOSE && !self.raw => {
+                close::state_after(old, record, detail, conn.reset)
+            }
+            _ => new,
+        };
+        if !repeated {
+            conn.previous = Some(old);
+            conn.state = new;
+            conn.since_ns = Some(record.ts_ns);
+            conn.reset = false;
+        }
+        if !repeated || self.raw {
+            let event = Event {
+                kind: Kind::Transition,
+                old: Some(old),
+                new: Some(after),
+                kernel_new: (after != new).then_some(new),
+                in_state_ns,
+                totals: detail.map(|detail| close::totals(old, record, detail, conn.role)),
+                ..event_of(record, Some(conn))
+            };
+            emit(event);
+        }
+        if new == State::LISTEN && !repeated {
+            let tuple = conn.tuple;
+            self.listeners.entry((tuple.netns, tuple.lport)).or_default().push((tuple, key));
+        }
+        if new == State::CLOSE {
+            self.end(old, key, record.ts_ns);
+        }
+    }
+
+    /// Where the record's socket stands in the table, or would stand.
+    fn key(&self, record: &Record) -> Key {
+        // Before 5.12 a socket may be given its cookie by somebody else halfway through.
+        let by_address = record.cookie == 0 || (self.own_ids > 0 && self.conns.contains_key(&record.sk));
+        if by_address { record.sk } else { record.cookie }
+    }
+
+    /// The socket begins a new connection, or its memory a new socket.
+    fn bury(&mut self, key: Key) {
+        if let Some(conn) = self.conns.remove(&key)
+            && conn.role == Some(Role::Listener)
+        {
+            self.stop_listening(&conn.tuple, key);
+        }
+    }
+
+    fn end(&mut self, old: State, key: Key, ts_ns: u64) {
+        if old == State::LISTEN
+            && let Some(conn) = self.conns.get(&key)
+        {
+            let tuple = conn.tuple;
+            self.stop_listening(&tuple, key);
+        }
+        self.ended.push_back((ts_ns, key));
+    }
+
+    fn stop_listening(&mut self, tuple: &Tuple, key: Key) {
+        let port = (tuple.netns, tuple.lport);
+        if let Some(listeners) = self.listeners.get_mut(&port) {
+            listeners.retain(|(_, listener)| *listener != key);
+            if listeners.is_empty() {
+                self.listeners.remove(&port);
+            }
+        }
+    }
+
+    /// The owner of the listener that a child with these ends came from. Of several processes that share the
+    /// port (SO_REUSEPORT) it could be any: then it is nobody until one of them acts.
+    fn listeners_owner(&self, child: &Tuple) -> Option<Owner> {
+        let listeners = self.listeners.get(&(child.netns, child.lport))?;
+        let owners = |exact: bool| {
+            listeners
+                .iter()
+                .filter(
+                    move |(tuple, _)| {
+                        if exact { tuple.laddr == child.laddr } else { tuple.laddr.is_unspecified() }
+                    },
+                )
+                .filter_map(|(_, key)| self.conns.get(key)?.owner)
+        };
+        let exact = owners(true).next().is_some();
+        let mut owners = owners(exact);
+        let first = owners.next()?;
+        owners.all(|owner| owner.pid == first.pid).then_some(Owner { source: OwnerSource::Listener, ..first })
+    }
+
+    fn rst_sent(&mut self, record: &Record) -> Event {
+        let reason = self.reason(record);
+        let key = self.key(record);
+        let state = State::from_kernel(record.old);
+        let listener = state == Some(State::LISTEN);
+        let conn = if record.sk == 0 { None } else { self.conns.get_mut(&key) };
+        let Some(conn) = conn else {
+            // A minisock keeps its connection's cookie.
+            let id = (record.cookie != 0 && !listener).then_some(Id(record.cookie));
+            let prev_state = state.filter(|state| *state != State::CLOSE);
+            return Event { kind: Kind::RstSent, id, reason, prev_state, ..event_of(record, None) };
+        };
+        if listener {
+            // The packet belongs to a connection that the listener does not know; only its owner is the same.
+            let Event { owner, .. } = event_of(record, Some(conn));
+            return Event { kind: Kind::RstSent, reason, prev_state: state, owner, ..event_of(record, None) };
+        }
+        conn.reset = true;
+        // Closed a moment ago: the RST is part of that.
+        let prev_state = if state == Some(State::CLOSE) { conn.previous } else { state };
+        Event { kind: Kind::RstSent, reason, prev_state, ..event_of(record, Some(conn)) }
+    }
+
+    fn rst_received(&mut self, record: &Record) -> Event {
+        let key = self.key(record);
+        let prev_state = State::from_kernel(record.old);
+        let mut conn = self.conns.get_mut(&key);
+        if let Some(conn) = &mut conn {
+            conn.reset = true;
+        }
+        let known = Event { kind: Kind::RstReceived, prev_state, ..event_of(record, conn.as_deref()) };
+        Event { id: known.id.or((record.cookie != 0).then_some(Id(record.cookie))), ..known }
+    }
+
+    fn retransmit(&self, record: &Record) -> Event {
+        let synack = record.kind == record::Kind::RETRANSMIT_SYNACK;
+        let conn = self.conns.get(&self.key(record));
+        let known = Event {
+            kind: Kind::Retransmit,
+            prev_state: State::from_kernel(record.old),
+            retransmits: synack.then(|| u32::try_from(record.reason).ok()).flatten(),
+            ..event_of(record, conn)
+        };
+        Event { id: known.id.or((record.cookie != 0).then_some(Id(record.cookie))), ..known }
+    }
+
+    fn reason(&self, record: &Record) -> Option<Arc<str>> {
+        (record.reason != NO_REASON).then(|| {
+            self.reasons
+                .get(&record.reason)
+                .cloned()
+                .unwrap_or_else(|| Arc::from(format!("REASON_{}", record.reason)))
+        })
+    }
+}
+
+/// What a transition alone says of the socket's part.
+fn role_of(old: State, new: State) -> Option<Role> {
+    match (old, new) {
+        (State::LISTEN, State::SYN_RECV) => Some(Role::Server),
+        (State::LISTEN, _) | (_, State::LISTEN) => Some(Role::Listener),
+        (State::SYN_SENT, _) | (_, State::SYN_SENT) => Some(Role::Client),
+        _ => None,
+    }
+}
+
+/// The owner, if the task on the CPU is it.
+fn owner_in(record: &Record, detail: Option<&CloseDetail>, new: State) -> Option<Owner> {
+    let has = |flag| record.flags & flag != 0;
+    let killed = detail.is_some_and(|detail| detail.sk_err == ECONNABORTED);
+    if !has(flags::OWNED) || has(flags::KTHREAD) || has(flags::KERNEL_SOCKET) || killed {
+        return None;
+    }
+    let source = match new {
+        State::SYN_SENT => OwnerSource::Connect,
+        State::LISTEN => OwnerSource::Listen,
+        _ => OwnerSource::Close,
+    };
+    Some(Owner { pid: record.task_pid, comm: Comm(record.task_comm_bytes()), source })
+}
+
+/// The ends, with what this record does not tell taken from an earlier one.
+fn complete(tuple: Tuple, known: &Tuple) -> Tuple {
+    if tuple.lport == 0 { Tuple { lport: known.lport, ..tuple } } else { tuple }
+}
+
+/// What every event of a record has in common.
+fn event_of(record: &Record, conn: Option<&Conn>) -> Event {
+    let has = |flag| record.flags & flag != 0;
+    // Minisocks have neither user nor cgroup, and no RST without a socket has.
+    let full = record.sk != 0
+        && !(record.kind == record::Kind::RST_SENT
+            && State::from_kernel(record.new)
+                .is_none_or(|state| matches!(state, State::TIME_WAIT | State::NEW_SYN_RECV)));
+    Event {
+        ts_ns: record.ts_ns,
+        kind: Kind::Transition,
+        id: conn.map(|conn| conn.id),
+        tuple: conn.map_or(record.tuple, |conn| complete(record.tuple, &conn.tuple)),
+        old: None,
+        new: None,
+        kernel_new: None,
+        in_state_ns: None,
+        role: conn.and_then(|conn| conn.role),
+        owner: conn.and_then(|conn| conn.owner),
+        uid: full.then_some(record.uid),
+        unaccepted: full && !has(flags::SOCKET) && !has(flags::DEAD),
+        task_pid: record.task_pid,
+        task_comm: Comm(record.task_comm_bytes()),
+        cgroup: (record.cgroup != 0).then_some(record.cgroup),
+        cgroup_path: None,
+        reason: None,
+        prev_state: None,
+        retransmits: None,
+        totals: None,
+        closed: conn.map_or(record.cookie == 0, |conn| conn.state == State::CLOSE),
+    }
+}

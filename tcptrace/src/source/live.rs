@@ -1,0 +1,129 @@
+//! The running kernel as a source.
+//!
+//! The kernel side does not wake the reader for an event; the reader comes by itself, often while there is
+//! something to read and seldom while there is not, and is woken early when the ring is a quarter full.
+
+use std::{io, time::Duration};
+
+use aya::maps::{MapData, RingBuf};
+use tokio::{
+    io::{Interest, unix::AsyncFd},
+    time::Instant,
+};
+
+use super::decode::{Decoded, decode};
+use crate::kernel::{
+    KernelError,
+    attach::{self, Attached, Settings, Tap},
+    clock,
+    loss::Loss,
+};
+use crate::model::tracker::Reasons;
+
+/// The pause between two reads after one that found something.
+const BUSY: Duration = Duration::from_millis(4);
+/// The longest pause.
+const IDLE: Duration = Duration::from_millis(100);
+/// How often the costlier loss counters are read.
+const THOROUGH: Duration = Duration::from_secs(1);
+/// Records taken in one go, so that signals and output are looked at in between.
+const BATCH: usize = 16_384;
+
+/// Reads the ring.
+pub struct Live {
+    ring: AsyncFd<RingBuf<MapData>>,
+    attached: Attached,
+    pause: Duration,
+    /// Lost since the start.
+    loss: Loss,
+    /// As much of it as was said.
+    told: Loss,
+    thorough_at: Instant,
+}
+
+/// What one look into the ring brought.
+#[derive(Clone, Copy, Debug)]
+pub struct Batch {
+    /// Whether there may be more at once.
+    pub more: bool,
+    /// When the ring was looked at, `CLOCK_MONOTONIC` in ns.
+    pub now_ns: u64,
+    /// What was lost since the last batch.
+    pub lost: Loss,
+}
+
+impl Live {
+    /// Attaches the probes. Returns the kernel's names for RST reasons beside the source.
+    pub fn open(settings: &Settings) -> Result<(Self, Reasons), KernelError> {
+        let Tap { attached, ring, reasons } = attach::attach(settings)?;
+        #[expect(
+            unsafe_code,
+            reason = "the ring reader's one: tokio cannot know that a ring keeps its descriptor"
+        )]
+        // SAFETY: a RingBuf owns its map's descriptor, open and the same, for as long as it lives.
+        let ring = unsafe { AsyncFd::register_with_interest(ring, Interest::READABLE) }
+            .map_err(|error| KernelError::Object(format!("its ring cannot be waited for: {error}")))?;
+        let live = Self {
+            ring,
+            attached,
+            pause: BUSY,
+            loss: Loss::default(),
+            told: Loss::default(),
+            thorough_at: Instant::now() + THOROUGH,
+        };
+        Ok((live, reasons))
+    }
+
+    /// Waits until it is time to look into the ring again. Cancel-safe.
+    pub async fn wait(&mut self) -> io::Result<()> {
+        match tokio::time::timeout(self.pause, self.ring.readable()).await {
+            Ok(woken) => {
+                woken?.clear_ready();
+                Ok(())
+            }
+            Err(_elapsed) => Ok(()),
+        }
+    }
+
+    /// Hands on what is in the ring, in order, until `each` returns false.
+    pub fn drain(&mut self, mut each: impl FnMut(Decoded<'_>) -> bool) -> Batch {
+        let now_ns = clock::monotonic_ns();
+        let ring = self.ring.get_mut();
+        let mut count = 0;
+        while count < BATCH
+            && let Some(item) = ring.next()
+        {
+            count += 1;
+            match decode(&item) {
+                Ok(decoded) if each(decoded) => {}
+                Ok(_) => break,
+                Err(error) => {
+                    log::debug!("a record from the ring is unreadable: {error}");
+                    self.loss.unreadable += 1;
+                }
+            }
+        }
+        self.pause = if count > 0 { BUSY } else { IDLE.min(self.pause * 2) };
+        Batch { more: count == BATCH, now_ns, lost: self.lost(count > 0) }
+    }
+
+    /// Takes the probes out of the kernel; what is in the ring can still be drained.
+    pub fn detach(&mut self) {
+        self.attached.detach();
+        self.thorough_at = Instant::now();
+    }
+
+    /// What was lost since this was last asked.
+    fn lost(&mut self, busy: bool) -> Loss {
+        let thorough = Instant::now() >= self.thorough_at;
+        if thorough {
+            self.thorough_at = Instant::now() + THOROUGH;
+        }
+        if busy || thorough {
+            self.loss = self.attached.loss(thorough, self.loss);
+        }
+        let lost = self.loss - self.told;
+        self.told = self.loss;
+        lost
+    }
+}

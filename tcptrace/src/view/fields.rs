@@ -1,0 +1,139 @@
+//! The one list of field names, for JSON and CSV. docs/events.md says what each means.
+
+use std::{fmt::Write as _, net::IpAddr, sync::Arc};
+
+use serde::{Serialize, Serializer};
+
+use super::errno;
+use crate::model::event::{Comm, Event, Id};
+
+/// The value of a field.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Value {
+    /// A count, a number of bytes, a port, an inode.
+    Number(u64),
+    /// A time in µs, to the ns.
+    Micros(u64),
+    /// Text of ours.
+    Word(&'static str),
+    /// Text of the kernel's.
+    Name(Arc<str>),
+    /// Text of the user's.
+    Comm(Comm),
+    /// A connection.
+    Id(Id),
+    /// An address.
+    Addr(IpAddr),
+    /// An errno that has no name.
+    Errno(i32),
+}
+
+/// A field: its name and where it comes from. A field without a value is absent.
+pub struct Field {
+    /// The name in JSON and in the header of CSV.
+    pub name: &'static str,
+    /// The value in an event.
+    pub get: fn(&Event) -> Option<Value>,
+}
+
+macro_rules! fields {
+    ($( $name:ident = |$event:ident| $value:expr; )+) => {
+        /// Every field of an event, in order, after `ts`, the time of day, which every object begins with.
+        pub const FIELDS: &[Field] = &[
+            $( Field { name: stringify!($name), get: |$event| $value }, )+
+        ];
+    };
+}
+
+fields! {
+    kind = |e| Some(Value::Word(e.kind.name()));
+    id = |e| e.id.map(Value::Id);
+    netns = |e| (e.tuple.netns != 0).then(|| Value::Number(e.tuple.netns.into()));
+    family = |e| Some(Value::Word(if e.tuple.is_v4() { "ipv4" } else { "ipv6" }));
+    laddr = |e| Some(Value::Addr(e.laddr()));
+    lport = |e| port(e.tuple.lport);
+    raddr = |e| (e.tuple.rport != 0).then(|| Value::Addr(e.raddr()));
+    rport = |e| port(e.tuple.rport);
+    old = |e| e.old.map(|state| Value::Word(state.name()));
+    new = |e| e.new.map(|state| Value::Word(state.name()));
+    kernel_new = |e| e.kernel_new.map(|state| Value::Word(state.name()));
+    in_state_us = |e| e.in_state_ns.map(Value::Micros);
+    role = |e| e.role.map(|role| Value::Word(role.name()));
+    pid = |e| e.owner.map(|owner| Value::Number(owner.pid.into()));
+    comm = |e| e.owner.map(|owner| Value::Comm(owner.comm));
+    uid = |e| e.uid.map(|uid| Value::Number(uid.into()));
+    owner_src = |e| e.owner.map(|owner| Value::Word(owner.source.name()));
+    task_pid = |e| Some(Value::Number(e.task_pid.into()));
+    task_comm = |e| Some(Value::Comm(e.task_comm));
+    cgroup = |e| e.cgroup.map(Value::Number);
+    cgroup_path = |e| e.cgroup_path.clone().map(Value::Name);
+    reason = |e| e.reason.clone().map(Value::Name);
+    prev_state = |e| e.prev_state.map(|state| Value::Word(state.name()));
+    sk_err = |e| e.totals.filter(|totals| totals.sk_err != 0).map(|totals| {
+        errno::name(totals.sk_err).map_or(Value::Errno(totals.sk_err), Value::Word)
+    });
+    retransmits = |e| e.totals.map(|totals| totals.retransmits).or(e.retransmits).map(|count| Value::Number(count.into()));
+    tx_bytes = |e| e.totals.map(|totals| Value::Number(totals.tx_bytes));
+    rx_bytes = |e| e.totals.map(|totals| Value::Number(totals.rx_bytes));
+    srtt_us = |e| e.totals.filter(|totals| totals.srtt_us != 0).map(|totals| Value::Number(totals.srtt_us.into()));
+}
+
+fn port(port: u16) -> Option<Value> {
+    (port != 0).then(|| Value::Number(port.into()))
+}
+
+/// A time of day as RFC 3339 with nanoseconds, in UTC. Most events share their second with the one before,
+/// whose text is kept.
+#[derive(Debug, Default)]
+pub struct TimeText {
+    second: i128,
+    text: String,
+    /// Length of the text up to the second.
+    whole: usize,
+}
+
+impl TimeText {
+    /// The text of a time in ns since 1970; empty for a time that no calendar has.
+    pub fn render(&mut self, wall_ns: i128) -> &str {
+        let (second, nanos) = (wall_ns.div_euclid(1_000_000_000), wall_ns.rem_euclid(1_000_000_000));
+        if second != self.second || self.text.is_empty() {
+            let time =
+                i64::try_from(second).ok().and_then(|second| jiff::Timestamp::from_second(second).ok());
+            self.text = time.map(|time| time.to_string()).unwrap_or_default();
+            self.text.pop();
+            self.whole = self.text.len();
+            self.second = second;
+        }
+        self.text.truncate(self.whole);
+        if self.whole > 0 {
+            // Memory takes every byte.
+            let _ = write!(self.text, ".{nanos:09}Z");
+        }
+        &self.text
+    }
+}
+
+impl Serialize for Value {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Number(number) => serializer.serialize_u64(*number),
+            Self::Micros(ns) => serializer.serialize_f64(micros(*ns)),
+            Self::Word(word) => serializer.serialize_str(word),
+            Self::Name(name) => serializer.serialize_str(name),
+            Self::Comm(comm) => serializer.collect_str(comm),
+            Self::Id(id) => serializer.collect_str(id),
+            Self::Addr(addr) => serializer.collect_str(addr),
+            Self::Errno(errno) => serializer.collect_str(&format_args!("E{errno}")),
+        }
+    }
+}
+
+/// Nanoseconds as microseconds.
+#[must_use]
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "2^53 ns are a hundred days; beyond that the ns do not matter"
+)]
+pub fn micros(ns: u64) -> f64 {
+    ns as f64 / 1000.0
+}

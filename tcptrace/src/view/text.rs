@@ -1,0 +1,407 @@
+//! The stream for people: a line per event, in columns.
+//!
+//! A line is never wrapped. On a terminal too narrow for all columns, they give way in the order of
+//! [`GIVE_WAY`]; then the line is cut. A file or a pipe gets every column.
+
+use std::{fmt::Write as _, ops::Range};
+
+use anstyle::{AnsiColor, Style};
+use tcptrace_common::record::Kind as RecordKind;
+
+use super::{Summary, View};
+use crate::{
+    kernel::{clock::Clock, loss::Loss},
+    model::{
+        event::{Event, Kind, OwnerSource},
+        state::State,
+    },
+};
+
+/// What stands in the TIME column.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TimeStyle {
+    /// Seconds since the start; gives way early.
+    #[default]
+    SinceStart,
+    /// Seconds since the start, asked for.
+    SinceStartKept,
+    /// HH:MM:SS.mmm, local time, asked for.
+    Clock,
+}
+
+/// How the text is to look.
+#[derive(Clone, Debug, Default)]
+pub struct TextOptions {
+    /// More and wider columns.
+    pub wide: bool,
+    /// What stands in the TIME column.
+    pub time: TimeStyle,
+    /// ANSI colours.
+    pub color: bool,
+    /// A header before the first line.
+    pub header: bool,
+    /// Columns of the terminal; `None`: no limit.
+    pub columns: Option<u16>,
+}
+
+/// A column.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Column {
+    Time,
+    Pid,
+    Comm,
+    Local,
+    Remote,
+    /// `OLD -> NEW`, or what happened instead.
+    What,
+    Ms,
+    Netns,
+    Role,
+    Id,
+    Note,
+}
+
+/// In which order columns give way on a narrow terminal. Local gives its address away and keeps the port.
+const GIVE_WAY: [Column; 8] = [
+    Column::Note,
+    Column::Local,
+    Column::Time,
+    Column::Pid,
+    Column::Id,
+    Column::Netns,
+    Column::Role,
+    Column::Comm,
+];
+
+const NARROW: [Column; 8] = [
+    Column::Time,
+    Column::Pid,
+    Column::Comm,
+    Column::Local,
+    Column::Remote,
+    Column::What,
+    Column::Ms,
+    Column::Note,
+];
+const WIDE: [Column; 11] = [
+    Column::Time,
+    Column::Pid,
+    Column::Comm,
+    Column::Local,
+    Column::Remote,
+    Column::What,
+    Column::Ms,
+    Column::Role,
+    Column::Netns,
+    Column::Id,
+    Column::Note,
+];
+
+/// The stream as text.
+pub struct Text {
+    options: TextOptions,
+    clock: Clock,
+    columns: Vec<Column>,
+    /// Whether only the port of the local end is shown.
+    local_port_only: bool,
+    header_due: bool,
+    out: String,
+    /// The line that is being written.
+    line: String,
+    /// The cell that is being written.
+    cell: String,
+}
+
+impl Text {
+    /// A stream whose times are those of the clock.
+    #[must_use]
+    pub fn new(clock: Clock, options: TextOptions) -> Self {
+        let header_due = options.header;
+        let mut text = Self {
+            options,
+            clock,
+            columns: Vec::new(),
+            local_port_only: false,
+            header_due,
+            out: String::new(),
+            line: String::new(),
+            cell: String::new(),
+        };
+        text.lay_out();
+        text
+    }
+
+    fn width(&self, column: Column) -> usize {
+        let wide = self.options.wide;
+        match column {
+            Column::Time if self.options.time == TimeStyle::Clock => 12,
+            Column::Time | Column::Ms | Column::Role | Column::Id => 8,
+            Column::Pid => 7,
+            Column::Comm if wide => 15,
+            Column::Comm => 12,
+            Column::Local if self.local_port_only => 6,
+            Column::Local | Column::Remote if wide => 47,
+            Column::Local | Column::Remote => 21,
+            Column::What => 27,
+            Column::Netns => 10,
+            Column::Note => 0,
+        }
+    }
+
+    fn title(&self, column: Column) -> &'static str {
+        match column {
+            Column::Time if self.options.time == TimeStyle::Clock => "TIME",
+            Column::Time => "TIME(s)",
+            Column::Pid => "PID",
+            Column::Comm => "COMM",
+            Column::Local if self.local_port_only => "LPORT",
+            Column::Local => "LADDR:LPORT",
+            Column::Remote => "RADDR:RPORT",
+            Column::What => "OLD         -> NEW",
+            Column::Ms => "MS",
+            Column::Netns => "NETNS",
+            Column::Role => "ROLE",
+            Column::Id => "ID",
+            Column::Note => "",
+        }
+    }
+
+    /// Chooses the columns that fit.
+    fn lay_out(&mut self) {
+        self.columns = if self.options.wide { WIDE.to_vec() } else { NARROW.to_vec() };
+        self.local_port_only = false;
+        let Some(room) = self.options.columns.map(usize::from) else { return };
+        let kept = self.options.time != TimeStyle::SinceStart;
+        let mut order: Vec<Column> =
+            GIVE_WAY.into_iter().filter(|column| !kept || *column != Column::Time).collect();
+        if kept {
+            order.push(Column::Time);
+        }
+        for column in order {
+            let needed: usize = self.columns.iter().map(|column| self.width(*column) + 1).sum();
+            if needed <= room + 1 {
+                break;
+            }
+            match column {
+                Column::Local => self.local_port_only = true,
+                _ => self.columns.retain(|kept| *kept != column),
+            }
+        }
+    }
+
+    fn header(&mut self) {
+        for index in 0..self.columns.len() {
+            let column = self.columns[index];
+            let (title, width) = (self.title(column), self.width(column));
+            let _ = write!(self.line, "{title:<width$} ");
+        }
+        self.end_line(0..usize::MAX, Style::new().bold());
+    }
+
+    /// Cuts the line in `self.line` at the terminal's edge, paints the given part of it, and writes it.
+    fn end_line(&mut self, part: Range<usize>, style: Style) {
+        let line = self.line.trim_end();
+        let room = self.options.columns.map_or(usize::MAX, usize::from);
+        let end = line.char_indices().nth(room).map_or(line.len(), |(index, _)| index);
+        let part = part.start.min(end)..part.end.min(end);
+        let (before, painted, after) =
+            (&line[..part.start], &line[part.start..part.end], &line[part.end..end]);
+        if self.options.color && style != Style::new() && !painted.is_empty() {
+            let _ = writeln!(self.out, "{before}{style}{painted}{style:#}{after}");
+        } else {
+            let _ = writeln!(self.out, "{before}{painted}{after}");
+        }
+        self.line.clear();
+    }
+
+    fn fill(&mut self, column: Column, event: &Event) {
+        self.cell.clear();
+        let room = if self.options.columns.is_some() { self.width(column) } else { usize::MAX };
+        let cell = &mut self.cell;
+        // Memory takes every byte.
+        let _ = match column {
+            Column::Time if self.options.time == TimeStyle::Clock => {
+                time_of_day(cell, self.clock.wall_ns(event.ts_ns))
+            }
+            Column::Time => seconds(cell, self.clock.since_start_ns(event.ts_ns)),
+            Column::Pid => match event.owner {
+                Some(owner) => write!(cell, "{}", owner.pid),
+                None => write!(cell, "-"),
+            },
+            Column::Comm => match event.owner {
+                Some(owner) => write!(cell, "{:.*}", self.options.comm_width(), owner.comm),
+                None => write!(cell, "-"),
+            },
+            Column::Local if self.local_port_only => match event.tuple.lport {
+                0 => write!(cell, "-"),
+                port => write!(cell, ":{port}"),
+            },
+            Column::Local => end(cell, event.laddr(), event.tuple.lport, room),
+            Column::Remote if event.tuple.rport == 0 => write!(cell, "-"),
+            Column::Remote => end(cell, event.raddr(), event.tuple.rport, room),
+            Column::What => what(cell, event),
+            Column::Ms => match event.in_state_ns {
+                Some(ns) => millis(cell, ns),
+                None if event.kind == Kind::Transition => write!(cell, "-"),
+                None => Ok(()),
+            },
+            Column::Netns => write!(cell, "{}", event.tuple.netns),
+            Column::Role => write!(cell, "{}", event.role.map_or("-", |role| role.name())),
+            Column::Id => match event.id {
+                Some(id) => write!(cell, "{id}"),
+                None => write!(cell, "-"),
+            },
+            Column::Note => note(cell, event),
+        };
+    }
+}
+
+impl TextOptions {
+    fn comm_width(&self) -> usize {
+        if self.wide { 15 } else { 12 }
+    }
+}
+
+impl View for Text {
+    fn event(&mut self, event: &Event) {
+        if std::mem::take(&mut self.header_due) {
+            self.header();
+        }
+        let mut painted = 0..0;
+        for index in 0..self.columns.len() {
+            let column = self.columns[index];
+            self.fill(column, event);
+            let (start, width) = (self.line.len(), self.width(column));
+            let _ = write!(self.line, "{:<width$} ", self.cell);
+            if column == Column::What {
+                painted = start..self.line.len();
+            }
+        }
+        self.end_line(painted, style(event));
+    }
+
+    fn lost(&mut self, _ts_ns: u64, lost: &Loss) {
+        let _ = write!(self.line, "lost {} events: ", lost.total());
+        let mut parts = Vec::new();
+        let of = |kinds: &[RecordKind]| -> u64 {
+            kinds.iter().filter_map(|kind| lost.full.get(usize::from(kind.0))).sum()
+        };
+        for (count, name) in [
+            (of(&[RecordKind::TRANSITION, RecordKind::CLOSE]), "transitions"),
+            (of(&[RecordKind::RST_SENT, RecordKind::RST_RECEIVED]), "RSTs"),
+            (of(&[RecordKind::RETRANSMIT, RecordKind::RETRANSMIT_SYNACK]), "retransmits"),
+        ] {
+            if count > 0 {
+                parts.push(format!("{count} {name} found the ring full (see --buffer)"));
+            }
+        }
+        if lost.skipped > 0 {
+            parts.push(format!("{} skipped by the kernel", lost.skipped));
+        }
+        if lost.unreadable > 0 {
+            parts.push(format!("{} unreadable", lost.unreadable));
+        }
+        self.line.push_str(&parts.join(", "));
+        self.end_line(0..usize::MAX, AnsiColor::Red.on_default().bold());
+    }
+
+    /// Said on stderr.
+    fn summary(&mut self, _summary: &Summary) {}
+
+    fn resize(&mut self, columns: u16) {
+        if self.options.columns.is_some_and(|before| before != columns) {
+            self.options.columns = Some(columns);
+            self.lay_out();
+        }
+    }
+
+    fn take(&mut self, out: &mut Vec<u8>) {
+        out.extend_from_slice(self.out.as_bytes());
+        self.out.clear();
+    }
+}
+
+/// Seconds with as many decimals, six at most, as fit eight columns.
+fn seconds(cell: &mut String, ns: u64) -> std::fmt::Result {
+    let (whole, micros) = (ns / 1_000_000_000, ns / 1000 % 1_000_000);
+    let start = cell.len();
+    write!(cell, "{whole}.{micros:06}")?;
+    let dot = start + cell[start..].find('.').unwrap_or(0);
+    cell.truncate(cell.len().min((start + 8).max(dot + 4)));
+    Ok(())
+}
+
+fn time_of_day(cell: &mut String, wall_ns: i128) -> std::fmt::Result {
+    let Ok(time) = jiff::Timestamp::from_nanosecond(wall_ns) else { return write!(cell, "-") };
+    let time = time.to_zoned(jiff::tz::TimeZone::system());
+    write!(cell, "{:02}:{:02}:{:02}.{:03}", time.hour(), time.minute(), time.second(), time.millisecond())
+}
+
+/// Milliseconds, to the µs where they are few.
+fn millis(cell: &mut String, ns: u64) -> std::fmt::Result {
+    let micros = ns / 1000;
+    match micros {
+        0..10_000 => write!(cell, "{}.{:03}", micros / 1000, micros % 1000),
+        10_000..1_000_000 => write!(cell, "{}.{}", micros / 1000, micros / 100 % 10),
+        _ => write!(cell, "{}", micros / 1000),
+    }
+}
+
+/// `10.0.0.5:443`, `[2001:db8::1]:443`. An address too long for its column loses its middle.
+fn end(cell: &mut String, ip: std::net::IpAddr, port: u16, room: usize) -> std::fmt::Result {
+    let port = if port == 0 { "-".to_owned() } else { port.to_string() };
+    let (open, close) = if ip.is_ipv6() { ("[", "]:") } else { ("", ":") };
+    let ip = ip.to_string();
+    let least = open.len() + close.len() + port.len();
+    if least + ip.len() <= room {
+        return write!(cell, "{open}{ip}{close}{port}");
+    }
+    let keep = room.saturating_sub(least + 1);
+    let (head, tail) = (keep.div_ceil(2), keep / 2);
+    let (head, tail) = (ip.get(..head).unwrap_or(""), ip.get(ip.len().saturating_sub(tail)..).unwrap_or(""));
+    write!(cell, "{open}{head}…{tail}{close}{port}")
+}
+
+fn what(cell: &mut String, event: &Event) -> std::fmt::Result {
+    let state = |state: Option<State>| state.map_or("-", State::name);
+    match event.kind {
+        Kind::Transition => write!(cell, "{:<11} -> {}", state(event.old), state(event.new)),
+        Kind::RstSent | Kind::RstReceived => {
+            let sign = if event.kind == Kind::RstSent { "RST >" } else { "RST <" };
+            write!(cell, "{sign:<11} ")?;
+            if let Some(reason) = &event.reason {
+                write!(cell, "{reason} ")?;
+            }
+            match event.prev_state {
+                Some(state) => write!(cell, "in {state}"),
+                None => Ok(()),
+            }
+        }
+        Kind::Retransmit => match event.retransmits {
+            Some(count) => write!(cell, "RETRANSMIT  SYN-ACK #{count}"),
+            None => write!(cell, "RETRANSMIT  in {}", state(event.prev_state)),
+        },
+    }
+}
+
+fn note(cell: &mut String, event: &Event) -> std::fmt::Result {
+    if event.kernel_new.is_some() && event.new == Some(State::FIN_WAIT2) {
+        write!(cell, "orphan, waits for the peer's FIN")?;
+    } else if event.owner.is_some_and(|owner| owner.source == OwnerSource::Listener)
+        && event.kind == Kind::RstSent
+        && event.unaccepted
+    {
+        write!(cell, "never accepted")?;
+    }
+    Ok(())
+}
+
+fn style(event: &Event) -> Style {
+    match (event.kind, event.new) {
+        (Kind::RstSent | Kind::RstReceived, _) => AnsiColor::Red.on_default(),
+        (Kind::Retransmit, _) | (_, Some(State::CLOSE_WAIT)) => AnsiColor::Yellow.on_default(),
+        (_, Some(State::ESTABLISHED)) => AnsiColor::Green.on_default(),
+        (_, Some(State::LISTEN)) => AnsiColor::Cyan.on_default(),
+        _ => Style::new(),
+    }
+}

@@ -1,0 +1,74 @@
+//! `cargo xtask`: the chores of this repository.
+//!
+//! Chores find their tools or install them, say which they use, and fail with what to do about it.
+
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "printing is what a chore does")]
+
+mod apt;
+mod ebpf;
+mod host;
+mod run;
+mod sources;
+mod test;
+mod tools;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+use host::Workspace;
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "The chores of this repository")]
+struct Cli {
+    #[command(subcommand)]
+    chore: Chore,
+}
+
+#[derive(Subcommand)]
+enum Chore {
+    /// Build tcptrace and run it, through sudo when that is needed
+    Run {
+        /// Arguments for tcptrace
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
+    /// Compile the eBPF object and install it in tcptrace/bpf
+    Ebpf {
+        /// Change nothing; fail when the object in tcptrace/bpf is not what its sources give
+        #[arg(long)]
+        check: bool,
+    },
+    /// Set up what the tests need, then run every check and test
+    Test {
+        /// Leave out the tests that load programs into the running kernel
+        #[arg(long)]
+        no_live: bool,
+    },
+}
+
+fn main() -> ExitCode {
+    match chore(Cli::parse().chore) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn chore(chore: Chore) -> Result<ExitCode> {
+    let workspace = Workspace::find()?;
+    match chore {
+        Chore::Run { args } => run::run(&workspace, &args)?,
+        Chore::Ebpf { check: false } => {
+            ebpf::install(&workspace, &tools::find_or_install(&workspace)?)?;
+        }
+        Chore::Ebpf { check: true } => {
+            ebpf::check(&workspace, tools::find(&workspace)?.as_ref())?;
+        }
+        Chore::Test { no_live } => return Ok(test::run(&workspace, !no_live)),
+    }
+    Ok(ExitCode::SUCCESS)
+}
