@@ -61,7 +61,9 @@ fn init_log(shared: &Shared) {
         _ => log::LevelFilter::Debug,
     };
     env_logger::Builder::new()
-        .filter_level(level)
+        // What the libraries say is for who debugs them.
+        .filter_level(if shared.verbose > 2 { level } else { level.min(log::LevelFilter::Warn) })
+        .filter_module("tcptrace", level)
         .format(|out, record| {
             use std::io::Write as _;
             writeln!(out, "tcptrace: {}", record.args())

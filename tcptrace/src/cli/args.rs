@@ -22,10 +22,8 @@ Examples:
 
 Exit status: 0 done; 1 could not run; 2 wrong usage; 3 events lost with --strict.";
 
-/// Watches the Linux kernel change the state of every TCP socket, live
-///
-/// Prints a line for every transition and every RST: which connection, whose, from which state to which,
-/// and how long it had been there.
+/// Watches the Linux kernel change the state of every TCP socket, live: a line for every transition and
+/// every RST, which connection, whose, from which state to which, and how long it had been there
 #[derive(Clone, Debug, Parser)]
 #[command(name = "tcptrace", version, after_help = EXAMPLES, args_conflicts_with_subcommands = true, max_term_width = 100)]
 pub struct Cli {
@@ -134,8 +132,8 @@ pub struct Shared {
     #[arg(long, value_name = "STATES", help_heading = FILTERS)]
     pub state: Option<States>,
 
-    /// The format
-    #[arg(short, long, value_name = "FORMAT", default_value = "text", help_heading = OUTPUT)]
+    /// text, json (an object per line) or csv
+    #[arg(short, long, value_name = "FORMAT", default_value = "text", hide_possible_values = true, help_heading = OUTPUT)]
     pub output: Format,
     /// More columns, and room for IPv6
     #[arg(short, long, help_heading = OUTPUT)]
@@ -146,8 +144,8 @@ pub struct Shared {
     /// Time as HH:MM:SS.mmm
     #[arg(short = 'T', help_heading = OUTPUT)]
     pub time_of_day: bool,
-    /// Colours
-    #[arg(long, value_name = "WHEN", default_value = "auto", help_heading = OUTPUT)]
+    /// Colours: auto (on a terminal, unless NO_COLOR is set), always or never
+    #[arg(long, value_name = "WHEN", default_value = "auto", hide_possible_values = true, help_heading = OUTPUT)]
     pub color: Color,
     /// No line of column names
     #[arg(long, help_heading = OUTPUT)]
@@ -166,7 +164,7 @@ pub struct Shared {
     /// Size of the ring that the kernel writes events into, made a power of two
     #[arg(long, value_name = "SIZE", default_value = "8M", value_parser = values::bytes, help_heading = OTHER)]
     pub buffer: u32,
-    /// Say more on stderr; twice: everything
+    /// Say more on stderr; up to -vvv
     #[arg(short, long, action = clap::ArgAction::Count, help_heading = OTHER)]
     pub verbose: u8,
     /// Say only errors on stderr

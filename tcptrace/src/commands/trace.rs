@@ -84,8 +84,20 @@ pub async fn run(args: &Trace) -> anyhow::Result<Summary> {
     match summary {
         // Whoever read has read enough.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(stream.summary(clock)),
-        summary => summary.context("cannot write the output"),
+        summary => summary.map_err(|error| unwritable(&error)),
     }
+}
+
+/// Why the output could not be written, and what helps.
+fn unwritable(error: &io::Error) -> anyhow::Error {
+    let fix = match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            "make room, or write to another file system"
+        }
+        io::ErrorKind::TimedOut => "read the output faster, or filter it (-L, -p, --state)",
+        _ => "check where stdout goes",
+    };
+    anyhow::anyhow!("cannot write the output\nwhy: {error}\nfix: {fix}")
 }
 
 /// Writes what waits, then comes back when it is time to look into the ring.

@@ -14,11 +14,11 @@ use aya::{
     },
 };
 use aya_log::EbpfLogger;
-use tcptrace_common::{layout::ABSENT, record::Kind};
+use tcptrace_common::layout::ABSENT;
 use zerocopy::IntoBytes as _;
 
-use super::{KernelError, layout, loss::Loss, privilege};
-use crate::model::{filter::Filter, tracker::Reasons};
+use super::{KernelError, layout, privilege};
+use crate::model::{filter::Filter, loss::Loss, tracker::Reasons};
 
 /// The kernel side, built by `cargo xtask ebpf` and kept in the repository.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_DIR"), "/bpf/tcptrace.o"));
@@ -105,6 +105,8 @@ pub fn attach(settings: &Settings) -> Result<Tap, KernelError> {
     let map = |ebpf: &mut Ebpf, name: &str| {
         ebpf.take_map(name).ok_or_else(|| KernelError::Object(format!("it has no map {name}")))
     };
+    let probes = if settings.retransmits { "all probes" } else { "all probes but the retransmits'" };
+    log::info!("{release}: attached {probes}; the ring has {ring_bytes} bytes");
     let ring = RingBuf::try_from(map(&mut ebpf, "RECORDS")?)
         .map_err(|error| refused("share the ring".to_owned(), &error))?;
     let lost = PerCpuArray::try_from(map(&mut ebpf, "LOST")?)
@@ -161,9 +163,6 @@ fn recursion_misses(program: &Program) -> Option<u64> {
     let info = fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?;
     info.lines().find_map(|line| line.strip_prefix("recursion_misses:")?.trim().parse().ok())
 }
-
-/// The kinds in order of [`Loss::full`]; there to fail the build when one is added.
-const _: () = assert!(Kind::COUNT == 6);
 
 /// What the kernel said, with the remedy that fits.
 fn refusal(what: String, error: &(dyn std::error::Error + 'static), release: &str) -> KernelError {

@@ -12,17 +12,14 @@
 //! Every function is total: damaged bytes give an error or `None`, never a panic and never an
 //! endless loop. Only little-endian BTF is read, and pointers are taken to be 64 bits wide.
 
-use thiserror::Error;
-
+mod error;
+mod raw;
 #[cfg(test)]
 mod tests;
 
-/// The magic number as a little-endian host reads it.
-const MAGIC: u16 = 0xeb9f;
-/// The only version there is.
-const VERSION: u8 = 1;
-/// Bytes of the header's known part; a later kernel may append to it.
-const HEADER_LEN: u32 = 24;
+pub use error::BtfError;
+use raw::{Kind, Member, TRACE_PREFIX, Type, Word, sections};
+
 /// Typedefs and qualifiers, or array dimensions, in a row before we call it a circle. Real chains
 /// have fewer than ten.
 const MAX_CHAIN: u32 = 32;
@@ -31,77 +28,6 @@ const MAX_DEPTH: u32 = 16;
 /// Members looked at for one path. Bounds the time where damage makes a struct contain itself many
 /// times; a real path takes a few hundred, and one struct cannot have more than 65535.
 const MAX_MEMBERS: u32 = 1 << 17;
-/// What the kernel puts before a tracepoint's name for the typedef of its handler.
-const TRACE_PREFIX: &str = "btf_trace_";
-
-/// What is wrong with the BTF.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[non_exhaustive]
-pub enum BtfError {
-    /// There are fewer bytes than a header has.
-    #[error("the BTF ends within its header: {0} bytes, {HEADER_LEN} needed")]
-    ShortHeader(usize),
-    /// The first two bytes are not BTF's.
-    #[error("this is not BTF: the magic number is {0:#06x}, not {MAGIC:#06x}")]
-    Magic(u16),
-    /// The magic number has its bytes swapped.
-    #[error("this BTF is big-endian, of a kernel for another machine; only little-endian BTF is read")]
-    ForeignEndian,
-    /// The version is not 1.
-    #[error("BTF version {0} is not known, only version {VERSION}")]
-    Version(u8),
-    /// The header claims a length smaller than its own fields.
-    #[error("the BTF header gives its length as {0} bytes, fewer than the {HEADER_LEN} it has")]
-    HeaderLength(u32),
-    /// A section lies outside the bytes given.
-    #[error("the BTF {section} section ends at byte {end}, the BTF itself at byte {have}")]
-    Section {
-        /// Which section: `type` or `string`.
-        section: &'static str,
-        /// Where the section would end, in bytes from the start of the BTF.
-        end: u64,
-        /// Bytes there are.
-        have: usize,
-    },
-    /// The string section does not begin and end with a NUL byte.
-    #[error("the BTF string section does not begin and end with a NUL byte")]
-    StringEnds,
-    /// The string section is not UTF-8.
-    #[error("the BTF string section is not text from its byte {0} on")]
-    StringText(usize),
-    /// A type's record reaches beyond the type section.
-    #[error("BTF type {0} reaches beyond the end of the type section")]
-    TypeCut(u32),
-    /// A type is of a kind made after this reader; its length, and so where the next type begins,
-    /// is unknown.
-    #[error("BTF type {id} is of kind {kind}, which this reader does not know")]
-    UnknownKind {
-        /// The type's id.
-        id: u32,
-        /// The kind's number.
-        kind: u32,
-    },
-    /// Something refers to a type that is not there.
-    #[error("the BTF refers to type {id}, its last one is {last}")]
-    TypeId {
-        /// The id referred to.
-        id: u32,
-        /// The highest id there is.
-        last: u32,
-    },
-    /// A name lies outside the string section.
-    #[error("the BTF has a name at byte {0} of the string section, where none can be")]
-    Name(u32),
-    /// Typedefs, qualifiers or arrays refer to each other in a circle.
-    #[error("BTF type {0} is defined by itself")]
-    Circle(u32),
-    /// Anonymous structs are nested too deep or too often: one contains itself.
-    #[error("BTF type {0} holds structs nested without end")]
-    Nesting(u32),
-    /// An offset or a size, in bits, does not fit 32 bits.
-    #[error("BTF type {0} has an offset or a size beyond 512 MiB")]
-    TooLarge(u32),
-}
 
 /// Where a member lies in its outermost struct.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -121,161 +47,6 @@ impl Field {
     #[must_use]
     pub fn byte_offset(&self) -> Option<u32> {
         self.bit_offset.is_multiple_of(8).then_some(self.bit_offset / 8)
-    }
-}
-
-/// All of BTF is made of little-endian 32-bit words.
-type Word = [u8; 4];
-
-/// A kind of type, by its number in `include/uapi/linux/btf.h`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-enum Kind {
-    /// Id 0; never stored.
-    #[default]
-    Void,
-    Int,
-    Ptr,
-    Array,
-    Struct,
-    Union,
-    Enum,
-    Typedef,
-    Func,
-    FuncProto,
-    Float,
-    Enum64,
-    /// CONST, VOLATILE, RESTRICT, TYPE_TAG: the same type with a remark.
-    Qualifier,
-    /// FWD, VAR, DATASEC, DECL_TAG: nothing we look up, and nothing with a size.
-    Other,
-}
-
-impl Kind {
-    /// The kind of that number, and how many words follow the three that every type has.
-    fn decode(number: u32, vlen: usize) -> Option<(Self, usize)> {
-        // At most 65535 * 3.
-        let each = |words: usize| vlen.saturating_mul(words);
-        Some(match number {
-            1 => (Self::Int, 1),
-            2 => (Self::Ptr, 0),
-            3 => (Self::Array, 3),
-            4 => (Self::Struct, each(3)),
-            5 => (Self::Union, each(3)),
-            6 => (Self::Enum, each(2)),
-            8 => (Self::Typedef, 0),
-            9 | 10 | 11 | 18 => (Self::Qualifier, 0),
-            12 => (Self::Func, 0),
-            13 => (Self::FuncProto, each(2)),
-            16 => (Self::Float, 0),
-            19 => (Self::Enum64, each(3)),
-            7 => (Self::Other, 0),
-            14 | 17 => (Self::Other, 1),
-            15 => (Self::Other, each(3)),
-            _ => return None,
-        })
-    }
-
-    fn is_struct(self) -> bool {
-        matches!(self, Self::Struct | Self::Union)
-    }
-
-    fn is_enum(self) -> bool {
-        matches!(self, Self::Enum | Self::Enum64)
-    }
-}
-
-/// One type's record; by default the one that `void` would have.
-#[derive(Debug, Clone, Copy, Default)]
-struct Type<'a> {
-    id: u32,
-    kind: Kind,
-    /// Struct: members may be bit fields by the new encoding. Enum: values are signed.
-    flag: bool,
-    /// Where its name begins in the string section; 0 for no name.
-    name: u32,
-    /// By kind, the size in bytes or the id of the type referred to.
-    operand: u32,
-    /// What follows by kind: members, variants, parameters.
-    tail: &'a [Word],
-}
-
-impl<'a> Type<'a> {
-    /// Takes the record at the front of `words`; gives what follows it, too.
-    fn split(id: u32, words: &'a [Word]) -> Result<(Self, &'a [Word]), BtfError> {
-        let (head, rest) = words.split_first_chunk::<3>().ok_or(BtfError::TypeCut(id))?;
-        let [name, info, operand] = head.map(u32::from_le_bytes);
-        let [vlen_low, vlen_high, ..] = info.to_le_bytes();
-        let vlen = u16::from_le_bytes([vlen_low, vlen_high]);
-        let kind = (info >> 24) & 0x1f;
-        let (kind, len) = Kind::decode(kind, usize::from(vlen)).ok_or(BtfError::UnknownKind { id, kind })?;
-        let (tail, rest) = rest.split_at_checked(len).ok_or(BtfError::TypeCut(id))?;
-        let flag = info >> 31 != 0;
-        Ok((Self { id, kind, flag, name, operand, tail }, rest))
-    }
-
-    /// Whether the type goes into the index by name.
-    fn is_indexed(&self, name: &str) -> bool {
-        let wanted = match self.kind {
-            Kind::Typedef => name.starts_with(TRACE_PREFIX),
-            kind => kind.is_struct() || kind.is_enum() || kind == Kind::Func,
-        };
-        wanted && !name.is_empty()
-    }
-
-    /// The members of a struct or union.
-    fn members(&self) -> impl Iterator<Item = Member> + use<'a> {
-        let new_encoding = self.flag;
-        let (members, _) = self.tail.as_chunks::<3>();
-        members.iter().map(move |member| {
-            let [name, type_id, offset] = member.map(u32::from_le_bytes);
-            let (bit_offset, bit_field) =
-                if new_encoding { (offset & 0x00ff_ffff, offset >> 24) } else { (offset, 0) };
-            Member { name, type_id, bit_offset, bit_field }
-        })
-    }
-
-    /// The variants of an enum: where the name begins, and the value.
-    fn variants(&self) -> Vec<(u32, i64)> {
-        if self.kind == Kind::Enum64 {
-            let (variants, _) = self.tail.as_chunks::<3>();
-            let decode = |variant: &[Word; 3]| {
-                let [name, low, high] = variant.map(u32::from_le_bytes);
-                (name, (u64::from(high) << 32 | u64::from(low)).cast_signed())
-            };
-            return variants.iter().map(decode).collect();
-        }
-        let (variants, _) = self.tail.as_chunks::<2>();
-        let decode = |variant: &[Word; 2]| {
-            let [name, value] = variant.map(u32::from_le_bytes);
-            let signed = value.cast_signed();
-            (name, if self.flag { signed.into() } else { value.into() })
-        };
-        variants.iter().map(decode).collect()
-    }
-
-    /// The size in bits of a type whose record gives it in bytes.
-    fn size_in_bits(&self) -> Result<u32, BtfError> {
-        self.operand.checked_mul(8).ok_or(BtfError::TooLarge(self.id))
-    }
-}
-
-/// One member of a struct or union.
-#[derive(Debug, Clone, Copy, Default)]
-struct Member {
-    /// Where its name begins in the string section; 0 for no name.
-    name: u32,
-    type_id: u32,
-    /// Bits from the start of the struct.
-    bit_offset: u32,
-    /// Width in bits by the new encoding; 0 when the type says it.
-    bit_field: u32,
-}
-
-impl Member {
-    /// The same member, seen from a struct that has this one's at `base`.
-    fn moved_by(self, base: u32) -> Result<Self, BtfError> {
-        let bit_offset = self.bit_offset.checked_add(base).ok_or(BtfError::TooLarge(self.type_id))?;
-        Ok(Self { bit_offset, ..self })
     }
 }
 
@@ -530,50 +301,6 @@ impl Search<'_, '_> {
         }
         Ok(None)
     }
-}
-
-/// Checks the header; gives the type section and the string section.
-fn sections(bytes: &[u8]) -> Result<(&[u8], &str), BtfError> {
-    // The magic number first: it tells most about bytes that are something else.
-    if let [first, second, ..] = *bytes {
-        match u16::from_le_bytes([first, second]) {
-            MAGIC => {}
-            magic if magic.swap_bytes() == MAGIC => return Err(BtfError::ForeignEndian),
-            magic => return Err(BtfError::Magic(magic)),
-        }
-    }
-    let (words, _) = bytes.as_chunks::<4>();
-    let header = words.first_chunk::<6>().ok_or(BtfError::ShortHeader(bytes.len()))?;
-    let [[_, _, version, _], header @ ..] = *header;
-    let [header_len, type_start, type_len, string_start, string_len] = header.map(u32::from_le_bytes);
-    if version != VERSION {
-        return Err(BtfError::Version(version));
-    }
-    if header_len < HEADER_LEN {
-        return Err(BtfError::HeaderLength(header_len));
-    }
-    let types = section("type", bytes, [header_len, type_start, type_len])?;
-    let strings = section("string", bytes, [header_len, string_start, string_len])?;
-    // With a NUL at the end every name has an end; with one at the start, name 0 is no name.
-    if strings.first() != Some(&0) || strings.last() != Some(&0) {
-        return Err(BtfError::StringEnds);
-    }
-    let strings = str::from_utf8(strings).map_err(|error| BtfError::StringText(error.valid_up_to()))?;
-    Ok((types, strings))
-}
-
-/// The bytes of one section, which begins `start` bytes after the header.
-fn section<'a>(
-    section: &'static str,
-    bytes: &'a [u8],
-    [header_len, start, len]: [u32; 3],
-) -> Result<&'a [u8], BtfError> {
-    // Three 32-bit numbers cannot overflow 64 bits.
-    let start = u64::from(header_len).saturating_add(u64::from(start));
-    let end = start.saturating_add(u64::from(len));
-    let range = usize::try_from(start).ok().zip(usize::try_from(end).ok());
-    let bytes_there = range.and_then(|(start, end)| bytes.get(start..end));
-    bytes_there.ok_or(BtfError::Section { section, end, have: bytes.len() })
 }
 
 /// FNV-1a: fast on short names. Nobody gains by collisions here, and names are compared in the end.

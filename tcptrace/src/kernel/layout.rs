@@ -46,6 +46,13 @@ pub(super) fn find(release: &str) -> Result<Found, KernelError> {
             ABSENT
         }
     });
+    // Most of these exist by turns: one on older kernels, the other on newer.
+    let absent: Vec<&str> = Layout::FIELDS
+        .iter()
+        .filter(|field| matches!(look_up(&btf, field), Ok(None)))
+        .map(|field| field.name)
+        .collect();
+    log::debug!("fields that {release} does not have: {}", absent.join(" "));
     match trouble {
         Some(error) => Err(error),
         None => Ok(Found { layout, reasons: reasons(&btf) }),

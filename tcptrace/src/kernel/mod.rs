@@ -6,7 +6,6 @@ pub mod cgroup;
 pub mod clock;
 mod error;
 mod layout;
-pub mod loss;
 pub mod netns;
 mod privilege;
 

@@ -5,5 +5,6 @@ pub mod close;
 pub mod event;
 pub mod filter;
 pub mod gate;
+pub mod loss;
 pub mod state;
 pub mod tracker;

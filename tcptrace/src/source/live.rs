@@ -16,9 +16,8 @@ use crate::kernel::{
     KernelError,
     attach::{self, Attached, Settings, Tap},
     clock,
-    loss::Loss,
 };
-use crate::model::tracker::Reasons;
+use crate::model::{loss::Loss, tracker::Reasons};
 
 /// The pause between two reads after one that found something.
 const BUSY: Duration = Duration::from_millis(4);

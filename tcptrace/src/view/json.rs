@@ -7,8 +7,8 @@ use super::{
     fields::{FIELDS, TimeText, Value},
 };
 use crate::{
-    kernel::{clock::Clock, loss::Loss},
-    model::event::Event,
+    kernel::clock::Clock,
+    model::{event::Event, loss::Loss},
 };
 
 /// The stream as JSON.

@@ -11,7 +11,7 @@ pub use csv::Csv;
 pub use json::Json;
 pub use text::Text;
 
-use crate::{kernel::loss::Loss, model::event::Event};
+use crate::model::{event::Event, loss::Loss};
 
 /// What a run came to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -10,9 +10,10 @@ use tcptrace_common::record::Kind as RecordKind;
 
 use super::{Summary, View};
 use crate::{
-    kernel::{clock::Clock, loss::Loss},
+    kernel::clock::Clock,
     model::{
         event::{Event, Kind, OwnerSource},
+        loss::Loss,
         state::State,
     },
 };

@@ -6,7 +6,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::Index;
 
-use super::*;
+use super::{raw::HEADER_LEN, *};
 
 /// Kind numbers of `include/uapi/linux/btf.h`.
 const INT: u32 = 1;

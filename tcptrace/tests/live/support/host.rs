@@ -1,0 +1,71 @@
+//! The host: what its kernel can do, its programs, and the settings and counters of the namespace that the
+//! calling thread is in.
+
+use std::{collections::HashMap, fs, process::Command, sync::LazyLock};
+
+use tcptrace::kernel::btf::Btf;
+
+/// What not every kernel since 5.10 has.
+pub(crate) struct Features {
+    /// RSTs carry their reason: 6.11, or the stable kernels that took the reasons over.
+    pub(crate) reasons: bool,
+    /// RSTs that no full socket stands behind are reported (trace_tcp_send_reset() since 6.10).
+    pub(crate) stray_resets: bool,
+    /// Sockets are given a cookie by the probe (bpf_get_socket_cookie() in tracing programs since 5.12).
+    pub(crate) cookies: bool,
+}
+
+/// What the running kernel has, by its BTF and never by its version.
+pub(crate) static KERNEL: LazyLock<Features> = LazyLock::new(|| {
+    let bytes = fs::read("/sys/kernel/btf/vmlinux")
+        .expect("the live tests need a kernel with CONFIG_DEBUG_INFO_BTF=y, and sysfs on /sys");
+    let btf = Btf::parse(&bytes).unwrap();
+    Features {
+        reasons: btf.enum_value("sk_rst_reason", "SK_RST_REASON_TCP_STATE").is_some(),
+        stray_resets: btf.tracepoint_args("tcp_send_reset").is_some_and(|count| count >= 3),
+        cookies: btf.has_function("bpf_get_socket_ptr_cookie"),
+    }
+});
+
+/// Runs a program to its end and returns what it printed.
+pub(crate) fn run(program: &str, args: &[&str]) -> String {
+    let output = Command::new(program)
+        .args(args)
+        .output()
+        .unwrap_or_else(|error| panic!("the live tests need the program {program}: {error}"));
+    assert!(
+        output.status.success(),
+        "{program} {}: {}\n{}",
+        args.join(" "),
+        output.status,
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Sets a sysctl, which the kernel must have.
+pub(crate) fn sysctl(name: &str, value: &str) {
+    fs::write(format!("/proc/sys/net/{name}"), value)
+        .unwrap_or_else(|error| panic!("/proc/sys/net/{name} = {value}: {error}"));
+}
+
+/// Sets a sysctl where the kernel has it.
+pub(crate) fn sysctl_if_any(name: &str, value: &str) {
+    if fs::exists(format!("/proc/sys/net/{name}")).unwrap() {
+        sysctl(name, value);
+    }
+}
+
+/// Sends everything for 192.0.2.0/24 (TEST-NET-1) into the void, silently: the route leads to `lo`, but the
+/// addresses are nobody's, and a route to others has dst_discard() for input.
+pub(crate) fn add_black_hole() {
+    run("ip", &["route", "add", "192.0.2.0/24", "dev", "lo"]);
+}
+
+/// The counters in the `Tcp:` lines of /proc/net/snmp.
+pub(crate) fn tcp_counters() -> HashMap<String, i64> {
+    let text = fs::read_to_string("/proc/thread-self/net/snmp").unwrap();
+    let mut lines = text.lines().filter_map(|line| line.strip_prefix("Tcp: "));
+    let (names, values) = (lines.next().unwrap(), lines.next().unwrap());
+    names.split(' ').map(str::to_owned).zip(values.split(' ').map(|value| value.parse().unwrap())).collect()
+}

@@ -1,0 +1,15 @@
+//! What the scenarios share.
+
+pub(crate) mod event;
+pub(crate) mod host;
+pub(crate) mod netns;
+pub(crate) mod process;
+pub(crate) mod story;
+pub(crate) mod tcp;
+pub(crate) mod trace;
+
+use std::time::Duration;
+
+/// How long anything may take before the test says that it does not happen. Nothing ever waits that long
+/// unless the test fails.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);

@@ -1,0 +1,65 @@
+//! Network namespaces without a name: they are gone when nobody is in them and no socket is left.
+
+use std::{
+    fs::File,
+    os::{fd::AsFd as _, linux::fs::MetadataExt as _},
+    panic::resume_unwind,
+    thread,
+};
+
+use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space, unshare_unsafe};
+
+use super::host::run;
+
+/// The name of the thread that runs a scenario: what the kernel calls the owner of its sockets.
+pub(crate) const COMM: &str = "live-scenario";
+
+/// A network namespace in which only `lo` is up.
+pub(crate) struct Netns {
+    file: File,
+    inode: u64,
+}
+
+/// Runs a scenario in a network namespace of its own.
+pub(crate) fn scenario(body: impl FnOnce(&Netns) + Send) {
+    let net = Netns::new();
+    net.enter(|| body(&net));
+}
+
+impl Netns {
+    /// A new one.
+    pub(crate) fn new() -> Self {
+        in_thread(|| {
+            #[expect(unsafe_code, reason = "rustix has no safe call that leaves a namespace")]
+            // SAFETY: not UnshareFlags::FILES; the descriptors stay shared by all threads.
+            let left = unsafe { unshare_unsafe(UnshareFlags::NEWNET) };
+            left.expect("the live tests make network namespaces: run them as root, outside a container");
+            run("ip", &["link", "set", "lo", "up"]);
+            let file = File::open("/proc/thread-self/ns/net").unwrap();
+            let inode = file.metadata().unwrap().st_ino();
+            Self { file, inode }
+        })
+    }
+
+    /// Its number, as `-N` takes it.
+    pub(crate) fn inode(&self) -> u64 {
+        self.inode
+    }
+
+    /// Does something in it. Sockets stay in the namespace that they were made in, processes in that in
+    /// which they were started.
+    pub(crate) fn enter<T: Send>(&self, body: impl FnOnce() -> T + Send) -> T {
+        in_thread(|| {
+            move_into_link_name_space(self.file.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
+            body()
+        })
+    }
+}
+
+/// Threads have namespaces and users of their own, and those of libtest are not ours to change.
+pub(crate) fn in_thread<T: Send>(body: impl FnOnce() -> T + Send) -> T {
+    thread::scope(|scope| {
+        let thread = thread::Builder::new().name(COMM.to_owned()).spawn_scoped(scope, body).unwrap();
+        thread.join().unwrap_or_else(|panic| resume_unwind(panic))
+    })
+}
