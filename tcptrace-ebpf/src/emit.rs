@@ -3,17 +3,14 @@
 use core::arch::asm;
 
 use aya_ebpf::{
-    bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
+    bindings::{BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
     helpers::bpf_ktime_get_ns,
     macros::map,
-    maps::{PerCpuArray, RingBuf},
+    maps::{Array, PerCpuArray, RingBuf},
 };
-use tcptrace_common::{
-    filter::constant,
-    record::{CloseDetail, CloseRecord, Kind, Record, Tuple},
-};
+use tcptrace_common::record::{CloseDetail, CloseRecord, Kind, Record, Tuple};
 
-use crate::{globals::WAKE_AT, sock::Facts, task::Task};
+use crate::{sock::Facts, task::Task};
 
 /// The records. The loader sets the real size.
 #[map]
@@ -22,6 +19,10 @@ static RECORDS: RingBuf = RingBuf::with_byte_size(4096, 0);
 /// Records that found no room, by [`Kind`].
 #[map]
 static LOST: PerCpuArray<u64> = PerCpuArray::with_max_entries(Kind::COUNT as u32, 0);
+
+/// Not 0 while the reader sleeps; the first event takes it down and wakes the reader.
+#[map]
+static BELL: Array<u32> = Array::with_max_entries(1, 0);
 
 /// What happened, as the probe knows it.
 #[derive(Clone, Copy)]
@@ -107,13 +108,19 @@ fn fill(record: &mut Record, event: Event, facts: Facts) {
 }
 
 /// How to submit. Waking the reader costs more than all the rest, so it comes by itself every few
-/// milliseconds. It is woken once, when the waiting data passes the mark; a second time only if it sleeps on
-/// and the data passes the mark's window again.
+/// milliseconds while there is something to read. Before it sleeps for longer it sets the bell.
 #[inline(always)]
 fn wake() -> u64 {
-    let waiting = RECORDS.query(u64::from(BPF_RB_AVAIL_DATA));
-    let past = waiting.wrapping_sub(constant(&WAKE_AT));
-    u64::from(if past < 1024 { BPF_RB_FORCE_WAKEUP } else { BPF_RB_NO_WAKEUP })
+    let Some(bell) = BELL.get_ptr_mut(0) else { return u64::from(BPF_RB_NO_WAKEUP) };
+    // SAFETY: the map's value is a u32 that lives as long as the program. Two CPUs that both see it set both ring,
+    // which does no harm.
+    unsafe {
+        if bell.read_volatile() == 0 {
+            return u64::from(BPF_RB_NO_WAKEUP);
+        }
+        bell.write_volatile(0);
+    }
+    u64::from(BPF_RB_FORCE_WAKEUP)
 }
 
 #[cold]

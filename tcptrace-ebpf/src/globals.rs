@@ -11,10 +11,6 @@ pub(crate) static LAYOUT: Layout = Layout::NOTHING;
 #[unsafe(no_mangle)]
 pub(crate) static FILTER: Filter = Filter::ALL;
 
-/// Bytes waiting in the ring at which the reader is woken before its time.
-#[unsafe(no_mangle)]
-pub(crate) static WAKE_AT: u64 = u64::MAX;
-
 /// The value of a field of [`LAYOUT`].
 macro_rules! layout {
     ($field:ident) => {

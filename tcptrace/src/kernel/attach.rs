@@ -7,7 +7,7 @@ use std::{
 
 use aya::{
     Btf, Ebpf, EbpfError, EbpfLoader,
-    maps::{MapData, PerCpuArray, RingBuf},
+    maps::{Array, MapData, PerCpuArray, RingBuf},
     programs::{
         BtfTracePoint, Program, ProgramError, RawTracePoint, raw_trace_point::RawTracePointLink,
         tp_btf::BtfTracePointLink,
@@ -45,6 +45,7 @@ pub struct Attached {
     links: Vec<Link>,
     ebpf: Ebpf,
     lost: PerCpuArray<MapData, u64>,
+    bell: Array<MapData, u32>,
     logger: EbpfLogger<&'static dyn log::Log>,
 }
 
@@ -73,7 +74,6 @@ pub fn attach(settings: &Settings) -> Result<Tap, KernelError> {
 
     let btf = Btf::from_sys_fs().map_err(|error| refused("show its types".to_owned(), &error))?;
     let ring_bytes = settings.ring_bytes.max(page_bytes()).checked_next_power_of_two().unwrap_or(1 << 31);
-    let wake_at = u64::from(ring_bytes / 4);
     let ancestors =
         layout.cgroup_level != ABSENT && (layout.cgroup_parents != ABSENT || layout.cgroup_ids != ABSENT);
     let filter = settings.filter.kernel_part(ancestors);
@@ -83,7 +83,6 @@ pub fn attach(settings: &Settings) -> Result<Tap, KernelError> {
         .map_max_entries("RECORDS", ring_bytes)
         .override_global("LAYOUT", layout.as_bytes(), true)
         .override_global("FILTER", filter.as_bytes(), true)
-        .override_global("WAKE_AT", &wake_at, true)
         .override_global(aya_log::LEVEL, &log_level, true)
         .load(OBJECT)
         .map_err(|error| match error {
@@ -111,7 +110,9 @@ pub fn attach(settings: &Settings) -> Result<Tap, KernelError> {
         .map_err(|error| refused("share the ring".to_owned(), &error))?;
     let lost = PerCpuArray::try_from(map(&mut ebpf, "LOST")?)
         .map_err(|error| refused("share the loss counters".to_owned(), &error))?;
-    Ok(Tap { attached: Attached { links, ebpf, lost, logger }, ring, reasons })
+    let bell = Array::try_from(map(&mut ebpf, "BELL")?)
+        .map_err(|error| refused("share the reader's bell".to_owned(), &error))?;
+    Ok(Tap { attached: Attached { links, ebpf, lost, bell, logger }, ring, reasons })
 }
 
 fn start(program: &mut Program, name: &str, btf: &Btf) -> Result<Link, ProgramError> {
@@ -136,6 +137,13 @@ impl Attached {
     /// Takes the probes out of the kernel. What is in the ring stays readable.
     pub fn detach(&mut self) {
         self.links.clear();
+    }
+
+    /// Has the next event make the ring readable.
+    pub fn set_bell(&mut self) {
+        if let Err(error) = self.bell.set(0, 1, 0) {
+            log::debug!("the reader cannot ask to be woken: {error}");
+        }
     }
 
     /// What was lost since the start, but for what only the reader can know. `thorough` adds what the kernel

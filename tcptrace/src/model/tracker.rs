@@ -403,3 +403,6 @@ fn event_of(record: &Record, conn: Option<&Conn>) -> Event {
         closed: conn.map_or(record.cookie == 0, |conn| conn.state == State::CLOSE),
     }
 }
+
+#[cfg(test)]
+mod tests;

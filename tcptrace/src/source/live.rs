@@ -1,7 +1,7 @@
 //! The running kernel as a source.
 //!
-//! The kernel side does not wake the reader for an event; the reader comes by itself, often while there is
-//! something to read and seldom while there is not, and is woken early when the ring is a quarter full.
+//! Waking the reader costs the host more than writing the event, so while there is something to read the reader comes by
+//! itself, every few milliseconds. When a look brings nothing it asks to be woken by the next event, and sleeps.
 
 use std::{io, time::Duration};
 
@@ -19,10 +19,13 @@ use crate::kernel::{
 };
 use crate::model::{loss::Loss, tracker::Reasons};
 
-/// The pause between two reads after one that found something.
+/// The pause after a look that found something.
 const BUSY: Duration = Duration::from_millis(4);
-/// The longest pause.
-const IDLE: Duration = Duration::from_millis(100);
+/// The pause after the first look that found nothing although the bell is set: an event that was being written while the
+/// bell was set does not ring.
+const SETTLING: Duration = Duration::from_millis(50);
+/// The longest pause. Nothing is late by it but what only time brings out (see `Tracker::tick`).
+const IDLE: Duration = Duration::from_secs(1);
 /// How often the costlier loss counters are read.
 const THOROUGH: Duration = Duration::from_secs(1);
 /// Records taken in one go, so that signals and output are looked at in between.
@@ -32,12 +35,25 @@ const BATCH: usize = 16_384;
 pub struct Live {
     ring: AsyncFd<RingBuf<MapData>>,
     attached: Attached,
-    pause: Duration,
+    pace: Pace,
     /// Lost since the start.
     loss: Loss,
     /// As much of it as was said.
     told: Loss,
     thorough_at: Instant,
+}
+
+/// How the reader comes to look into the ring.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Pace {
+    /// By timer.
+    Busy,
+    /// At once, because the bell was just set.
+    Again,
+    /// By the bell, or by a short timer.
+    Settling,
+    /// By the bell, or by a long timer.
+    Idle,
 }
 
 /// What one look into the ring brought.
@@ -65,7 +81,7 @@ impl Live {
         let live = Self {
             ring,
             attached,
-            pause: BUSY,
+            pace: Pace::Busy,
             loss: Loss::default(),
             told: Loss::default(),
             thorough_at: Instant::now() + THOROUGH,
@@ -75,7 +91,13 @@ impl Live {
 
     /// Waits until it is time to look into the ring again. Cancel-safe.
     pub async fn wait(&mut self) -> io::Result<()> {
-        match tokio::time::timeout(self.pause, self.ring.readable()).await {
+        let pause = match self.pace {
+            Pace::Again => return Ok(()),
+            Pace::Busy => BUSY,
+            Pace::Settling => SETTLING,
+            Pace::Idle => IDLE,
+        };
+        match tokio::time::timeout(pause, self.ring.readable()).await {
             Ok(woken) => {
                 woken?.clear_ready();
                 Ok(())
@@ -102,7 +124,15 @@ impl Live {
                 }
             }
         }
-        self.pause = if count > 0 { BUSY } else { IDLE.min(self.pause * 2) };
+        self.pace = match self.pace {
+            _ if count > 0 => Pace::Busy,
+            Pace::Busy => {
+                self.attached.set_bell();
+                Pace::Again
+            }
+            Pace::Again => Pace::Settling,
+            Pace::Settling | Pace::Idle => Pace::Idle,
+        };
         Batch { more: count == BATCH, now_ns, lost: self.lost(count > 0) }
     }
 
