@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use tcptrace::{
     cli::{Cli, Command, Shared},
-    commands::trace,
+    commands::trace::{self, Outcome},
     view::Summary,
 };
 
@@ -27,8 +27,8 @@ fn main() -> ExitCode {
         Err(error) => Err(anyhow::Error::new(error).context("cannot start")),
     };
     match result {
-        Ok(summary) => {
-            if !args.shared.quiet {
+        Ok(Outcome { summary, cut_short }) => {
+            if !args.shared.quiet && !cut_short {
                 say(&format_summary(&summary));
             }
             if args.shared.strict && summary.lost > 0 { ExitCode::from(LOST) } else { ExitCode::SUCCESS }

@@ -23,8 +23,17 @@ use crate::{
 /// How long a reader that does not read may hold up the end.
 const GRACE: Duration = Duration::from_secs(2);
 
+/// How a run ended.
+#[derive(Clone, Copy, Debug)]
+pub struct Outcome {
+    /// What it came to.
+    pub summary: Summary,
+    /// Whether the reader of the output went away first.
+    pub cut_short: bool,
+}
+
 /// Watches until it is told to stop.
-pub async fn run(args: &Trace) -> anyhow::Result<Summary> {
+pub async fn run(args: &Trace) -> anyhow::Result<Outcome> {
     let shared = &args.shared;
     let filter = shared.filter()?;
     let mut output = Output::stdout().context("cannot use stdout")?;
@@ -36,55 +45,70 @@ pub async fn run(args: &Trace) -> anyhow::Result<Summary> {
     stop.after(shared.duration);
     let mut stream = Stream {
         tracker: Tracker::new(reasons, args.raw),
-        gate: Gate::new(filter),
-        // A path costs a look-up per event, so only who asks for it pays.
-        cgroups: (shared.output != Format::Text || !shared.cgroup.is_empty()).then(Paths::default),
-        view: view(shared, clock, &output),
-        events: 0,
-        lost: 0,
-        limit: shared.count,
+        shown: Shown {
+            gate: Gate::new(filter),
+            // A path costs a look-up per event, so only who asks for it pays.
+            cgroups: (shared.output != Format::Text || !shared.cgroup.is_empty()).then(Paths::default),
+            view: view(shared, clock, &output),
+            events: 0,
+            lost: 0,
+            limit: shared.count,
+        },
     };
     log::info!("watching; Ctrl-C ends it");
 
-    let mut more = false;
-    let finished = loop {
-        tokio::select! {
-            biased;
-            () = stop.asked() => break Ok(()),
-            next = next(&mut output, &mut source, more) => if let Err(error) = next { break Err(error) },
-        }
-        if let Some(columns) = output.columns() {
-            stream.view.resize(columns);
-        }
-        more = stream.pump(&mut source);
-        stream.view.take(output.buffer());
-        if stream.full() {
-            break Ok(());
-        }
-        // Other tasks of the runtime, the signals among them, get their turn.
-        tokio::task::yield_now().await;
-    };
-    source.detach();
-    let summary = match finished {
-        Ok(()) => {
-            while stream.pump(&mut source) && !stream.full() {}
-            let summary = stream.summary(clock);
-            stream.view.summary(&summary);
-            stream.view.take(output.buffer());
-            match tokio::time::timeout(GRACE, output.flush()).await {
-                Ok(flushed) => flushed.map(|()| summary),
-                Err(_elapsed) => Err(io::Error::new(
-                    io::ErrorKind::TimedOut,
-                    format!("{} bytes of output that nobody reads were left out", output.unwritten()),
-                )),
-            }
-        }
+    let finished = match watch(&mut stream, &mut source, &mut output, &mut stop).await {
+        Ok(()) => finish(&mut stream, &mut source, &mut output, clock).await,
         Err(error) => Err(error),
     };
-    match summary {
+    let summary = stream.shown.summary(clock);
+    match finished {
+        Ok(()) => Ok(Outcome { summary, cut_short: false }),
         // Whoever read has read enough.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(stream.summary(clock)),
-        summary => summary.map_err(|error| unwritable(&error)),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Outcome { summary, cut_short: true }),
+        Err(error) => Err(unwritable(&error)),
+    }
+}
+
+/// Shows what happens until it is time to stop.
+async fn watch(
+    stream: &mut Stream,
+    source: &mut Live,
+    output: &mut Output,
+    stop: &mut Stop,
+) -> io::Result<()> {
+    let mut more = false;
+    while !stream.shown.full() {
+        tokio::select! {
+            biased;
+            () = stop.asked() => break,
+            next = next(output, source, more) => next?,
+        }
+        if let Some(columns) = output.columns() {
+            stream.shown.view.resize(columns);
+        }
+        more = stream.pump(source);
+        stream.shown.view.take(output.buffer());
+        // Other tasks of the runtime, the signals among them, get their turn.
+        tokio::task::yield_now().await;
+    }
+    Ok(())
+}
+
+/// Takes the probes out of the kernel and shows what was still in the ring.
+async fn finish(stream: &mut Stream, source: &mut Live, output: &mut Output, clock: Clock) -> io::Result<()> {
+    source.detach();
+    while stream.pump(source) && !stream.shown.full() {}
+    stream.time_out();
+    let summary = stream.shown.summary(clock);
+    stream.shown.view.summary(&summary);
+    stream.shown.view.take(output.buffer());
+    match tokio::time::timeout(GRACE, output.flush()).await {
+        Ok(flushed) => flushed,
+        Err(_elapsed) => Err(io::Error::new(
+            io::ErrorKind::TimedOut,
+            format!("{} bytes of output that nobody reads were left out", output.unwritten()),
+        )),
     }
 }
 
@@ -112,8 +136,37 @@ async fn next(output: &mut Output, source: &mut Live, more: bool) -> io::Result<
     }
 }
 
+/// From the source to the view.
 struct Stream {
     tracker: Tracker,
+    shown: Shown,
+}
+
+impl Stream {
+    /// Takes what the source has through to the view. Returns whether there may be more.
+    fn pump(&mut self, source: &mut Live) -> bool {
+        let Self { tracker, shown, .. } = self;
+        let Batch { more, now_ns, lost } = source.drain(|Decoded { record, detail }| {
+            tracker.feed(record, detail, &mut |event| shown.pass(event));
+            !shown.full()
+        });
+        tracker.tick(now_ns, &mut |event| shown.pass(event));
+        if lost.total() > 0 {
+            shown.lost += lost.total();
+            shown.view.lost(now_ns, &lost);
+        }
+        more
+    }
+
+    /// Shows what was held for a record that will not come any more.
+    fn time_out(&mut self) {
+        let Self { tracker, shown, .. } = self;
+        tracker.tick(u64::MAX, &mut |event| shown.pass(event));
+    }
+}
+
+/// What comes out of the tracker and is wanted, on its way to the view.
+struct Shown {
     gate: Gate,
     cgroups: Option<Paths>,
     view: Box<dyn View>,
@@ -122,40 +175,22 @@ struct Stream {
     limit: Option<NonZeroU64>,
 }
 
-impl Stream {
+impl Shown {
     fn full(&self) -> bool {
         self.limit.is_some_and(|limit| self.events >= limit.get())
     }
 
-    /// Takes what the source has through to the view. Returns whether there may be more.
-    fn pump(&mut self, source: &mut Live) -> bool {
-        let Self { tracker, gate, cgroups, view, events, limit, .. } = self;
-        let open = |events: u64| limit.is_none_or(|limit| events < limit.get());
-        let mut show = |mut event: Event| {
-            if let Some(cgroups) = cgroups {
-                event.cgroup_path = event.cgroup.and_then(|id| cgroups.get(id));
-            }
-            gate.pass(event, &mut |event| {
-                if open(*events) {
-                    *events += 1;
-                    view.event(&event);
-                }
-            });
-            open(*events)
-        };
-        let mut go_on = true;
-        let Batch { more, now_ns, lost } = source.drain(|Decoded { record, detail }| {
-            tracker.feed(record, detail, &mut |event| go_on &= show(event));
-            go_on
-        });
-        tracker.tick(now_ns, &mut |event| {
-            show(event);
-        });
-        if lost.total() > 0 {
-            self.lost += lost.total();
-            self.view.lost(now_ns, &lost);
+    fn pass(&mut self, mut event: Event) {
+        let Self { gate, cgroups, view, events, limit, .. } = self;
+        if let Some(cgroups) = cgroups {
+            event.cgroup_path = event.cgroup.and_then(|id| cgroups.get(id));
         }
-        more
+        gate.pass(event, &mut |event| {
+            if limit.is_none_or(|limit| *events < limit.get()) {
+                *events += 1;
+                view.event(&event);
+            }
+        });
     }
 
     fn summary(&self, clock: Clock) -> Summary {
