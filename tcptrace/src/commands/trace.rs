@@ -78,6 +78,7 @@ async fn watch(
     stop: &mut Stop,
 ) -> io::Result<()> {
     let mut more = false;
+    stream.shown.view.take(output.buffer());
     while !stream.shown.full() {
         tokio::select! {
             biased;

@@ -43,3 +43,6 @@ pub trait View {
     /// Appends what was written since this was last called.
     fn take(&mut self, out: &mut Vec<u8>);
 }
+
+#[cfg(test)]
+mod tests;

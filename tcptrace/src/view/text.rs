@@ -39,7 +39,7 @@ pub struct TextOptions {
     pub time: TimeStyle,
     /// ANSI colours.
     pub color: bool,
-    /// A header before the first line.
+    /// A header, at once: it shows that the tool is at work.
     pub header: bool,
     /// Columns of the terminal; `None`: no limit.
     pub columns: Option<u16>,
@@ -105,7 +105,6 @@ pub struct Text {
     columns: Vec<Column>,
     /// Whether only the port of the local end is shown.
     local_port_only: bool,
-    header_due: bool,
     out: String,
     /// The line that is being written.
     line: String,
@@ -117,18 +116,19 @@ impl Text {
     /// A stream whose times are those of the clock.
     #[must_use]
     pub fn new(clock: Clock, options: TextOptions) -> Self {
-        let header_due = options.header;
         let mut text = Self {
             options,
             clock,
             columns: Vec::new(),
             local_port_only: false,
-            header_due,
             out: String::new(),
             line: String::new(),
             cell: String::new(),
         };
         text.lay_out();
+        if text.options.header {
+            text.header();
+        }
         text
     }
 
@@ -265,9 +265,6 @@ impl TextOptions {
 
 impl View for Text {
     fn event(&mut self, event: &Event) {
-        if std::mem::take(&mut self.header_due) {
-            self.header();
-        }
         let mut painted = 0..0;
         for index in 0..self.columns.len() {
             let column = self.columns[index];

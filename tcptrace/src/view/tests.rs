@@ -1,0 +1,617 @@
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
+
+use serde_json::Value as JsonValue;
+use tcptrace_common::record::{Addr, Tuple};
+
+use super::{
+    fields::{FIELDS, TimeText},
+    text::{TextOptions, TimeStyle},
+    *,
+};
+use crate::{
+    kernel::clock::Clock,
+    model::{
+        event::{Comm, Id, Kind, Owner, OwnerSource, Role, Totals},
+        state::State,
+    },
+};
+
+/// `CLOCK_MONOTONIC` at the start.
+const START_NS: u64 = 5_000_000_000;
+/// 2026-03-04T05:06:07.890123456Z, the wall's time then.
+const WALL_NS: i128 = 1_772_600_767_890_123_456;
+
+fn clock() -> Clock {
+    Clock::fixed(START_NS, WALL_NS)
+}
+
+fn addr(text: &str) -> Addr {
+    Addr::from_octets(match text.parse::<IpAddr>().unwrap() {
+        IpAddr::V4(ip) => ip.to_ipv6_mapped().octets(),
+        IpAddr::V6(ip) => ip.octets(),
+    })
+}
+
+fn comm(name: &[u8]) -> Comm {
+    let mut bytes = [0; 16];
+    bytes[..name.len()].copy_from_slice(name);
+    Comm(bytes)
+}
+
+fn owner(pid: u32, name: &[u8], source: OwnerSource) -> Option<Owner> {
+    Some(Owner { pid, comm: comm(name), source })
+}
+
+/// An event a number of µs after the start, of 10.0.0.5:443 with 10.0.0.9:51344, of which little is known.
+fn event(us: u64) -> Event {
+    Event {
+        ts_ns: START_NS + us * 1000,
+        kind: Kind::Transition,
+        id: None,
+        tuple: Tuple {
+            laddr: addr("10.0.0.5"),
+            raddr: addr("10.0.0.9"),
+            lport: 443,
+            rport: 51344,
+            netns: 4_026_531_833,
+        },
+        old: None,
+        new: None,
+        kernel_new: None,
+        in_state_ns: None,
+        role: None,
+        owner: None,
+        uid: None,
+        unaccepted: false,
+        task_pid: 0,
+        task_comm: comm(b"swapper/1"),
+        cgroup: None,
+        cgroup_path: None,
+        reason: None,
+        prev_state: None,
+        retransmits: None,
+        totals: None,
+        closed: false,
+    }
+}
+
+/// A transition of nginx's connection.
+fn transition(us: u64, old: State, new: State) -> Event {
+    Event {
+        old: Some(old),
+        new: Some(new),
+        id: Some(Id(0x51c2)),
+        role: Some(Role::Server),
+        owner: owner(4123, b"nginx", OwnerSource::Listener),
+        uid: Some(33),
+        ..event(us)
+    }
+}
+
+fn rst(us: u64, kind: Kind, reason: Option<&str>, prev_state: Option<State>) -> Event {
+    Event {
+        kind,
+        reason: reason.map(Arc::from),
+        prev_state,
+        old: None,
+        new: None,
+        ..transition(us, State::CLOSE, State::CLOSE)
+    }
+}
+
+fn tuple(laddr: &str, lport: u16, raddr: &str, rport: u16) -> Tuple {
+    Tuple { laddr: addr(laddr), raddr: addr(raddr), lport, rport, ..event(0).tuple }
+}
+
+/// One of everything.
+fn transitions() -> Vec<Event> {
+    let server = transition;
+    let client = |us, old, new, source| Event {
+        id: Some(Id(0x51c3)),
+        tuple: tuple("2001:db8::5", 40000, "2001:db8:aaaa:bbbb:cccc:dddd:eeee:ffff", 5432),
+        role: Some(Role::Client),
+        owner: owner(987_654, b"worker_process1", source),
+        uid: Some(1000),
+        task_pid: 987_654,
+        task_comm: comm(b"worker_process1"),
+        cgroup: Some(4711),
+        cgroup_path: Some(Arc::from("/system.slice/worker@1.service")),
+        ..transition(us, old, new)
+    };
+    let syn = client(300, State::CLOSE, State::SYN_SENT, OwnerSource::Connect);
+    vec![
+        // A server's connection from its beginning.
+        Event {
+            tuple: tuple("::", 443, "::", 0),
+            id: Some(Id(9)),
+            role: Some(Role::Listener),
+            owner: owner(4123, b"nginx", OwnerSource::Listen),
+            ..server(1, State::CLOSE, State::LISTEN)
+        },
+        Event { unaccepted: true, ..server(100, State::LISTEN, State::SYN_RECV) },
+        Event { in_state_ns: Some(31_337), ..server(131, State::SYN_RECV, State::ESTABLISHED) },
+        Event { in_state_ns: Some(12_345_678), ..server(12_477, State::ESTABLISHED, State::CLOSE_WAIT) },
+        Event {
+            in_state_ns: Some(86_400_123_456_789),
+            owner: owner(4124, b"nginx", OwnerSource::Close),
+            ..server(86_400_135_933, State::CLOSE_WAIT, State::LAST_ACK)
+        },
+        Event {
+            in_state_ns: Some(0),
+            totals: Some(Totals { tx_bytes: 15_000, rx_bytes: 78, srtt_us: 123, ..Totals::default() }),
+            closed: true,
+            ..server(86_400_135_940, State::LAST_ACK, State::CLOSE)
+        },
+        // A client that has no port yet, and its long addresses.
+        Event { tuple: Tuple { lport: 0, ..syn.tuple }, ..syn },
+        Event {
+            in_state_ns: Some(999_999),
+            ..client(1300, State::SYN_SENT, State::ESTABLISHED, OwnerSource::Connect)
+        },
+        Event {
+            in_state_ns: Some(1_000_000_000),
+            kernel_new: Some(State::CLOSE),
+            closed: true,
+            ..client(1_001_300, State::FIN_WAIT2, State::TIME_WAIT, OwnerSource::Connect)
+        },
+        // An orphan.
+        Event {
+            in_state_ns: Some(9_999_999),
+            kernel_new: Some(State::CLOSE),
+            totals: Some(Totals { sk_err: 110, retransmits: 15, ..Totals::default() }),
+            closed: true,
+            ..client(2_000_000, State::FIN_WAIT2, State::FIN_WAIT2, OwnerSource::Connect)
+        },
+        // IPv4 on an IPv6 socket; nobody knows whose.
+        Event {
+            tuple: tuple("::ffff:255.255.255.255", 65535, "::ffff:192.168.100.200", 65535),
+            id: Some(Id(1 << 63 | 0xab)),
+            role: None,
+            owner: None,
+            ..server(3_000_000, State::FIN_WAIT1, State::CLOSING)
+        },
+    ]
+}
+
+/// Resets, retransmits and names that mean harm.
+fn others() -> Vec<Event> {
+    let hostile = |us, name: &[u8]| Event {
+        owner: owner(666, name, OwnerSource::Close),
+        task_pid: 666,
+        task_comm: comm(name),
+        ..transition(us, State::ESTABLISHED, State::FIN_WAIT1)
+    };
+    let error = |us, sk_err| Event {
+        totals: Some(Totals { sk_err, ..Totals::default() }),
+        ..transition(us, State::ESTABLISHED, State::CLOSE)
+    };
+    vec![
+        rst(4_000_000, Kind::RstSent, Some("TCP_ABORT_ON_CLOSE"), Some(State::ESTABLISHED)),
+        rst(4_000_001, Kind::RstSent, Some("TCP_INVALID_ACK_SEQUENCE"), Some(State::SYN_SENT)),
+        rst(4_000_002, Kind::RstSent, Some("TCP_STATE"), None),
+        rst(4_000_003, Kind::RstReceived, None, Some(State::CLOSE_WAIT)),
+        rst(4_000_004, Kind::RstSent, None, None),
+        Event {
+            unaccepted: true,
+            ..rst(4_000_005, Kind::RstSent, Some("TCP_STATE"), Some(State::ESTABLISHED))
+        },
+        Event { kind: Kind::RstSent, reason: Some(Arc::from("NO_SOCKET")), closed: true, ..event(4_000_006) },
+        rst(4_100_000, Kind::Retransmit, None, Some(State::ESTABLISHED)),
+        Event {
+            kind: Kind::Retransmit,
+            prev_state: Some(State::NEW_SYN_RECV),
+            retransmits: Some(3),
+            ..event(4_200_000)
+        },
+        Event { retransmits: None, ..rst(4_300_000, Kind::Retransmit, None, Some(State::NEW_SYN_RECV)) },
+        hostile(5_000_000, b"a\x1b[31mred\x1b[0m"),
+        hostile(5_000_001, b"new\nline\ttab"),
+        hostile(5_000_002, b"comma,\"quote\""),
+        hostile(5_000_003, b"\xff\xfe\xc5"),
+        hostile(5_000_004, "żółw_źdźbło".as_bytes()),
+        error(6_000_000, 104),
+        error(6_000_001, 99_999),
+    ]
+}
+
+fn events() -> Vec<Event> {
+    [transitions(), others()].concat()
+}
+
+fn lost() -> Loss {
+    Loss { full: [70, 30, 1, 2, 4, 5], skipped: 6, unreadable: 7 }
+}
+
+fn summary() -> Summary {
+    Summary { ts_ns: START_NS + 7_500_000_000, events: 28, lost: 125, elapsed_us: 7_500_000 }
+}
+
+/// All of it in one view.
+fn render(view: &mut dyn View) -> String {
+    for event in events() {
+        view.event(&event);
+    }
+    let few = Loss { full: [1, 0, 0, 0, 0, 0], ..Loss::default() };
+    view.lost(START_NS + 7_000_000_000, &few);
+    view.lost(START_NS + 7_000_000_000, &lost());
+    view.summary(&summary());
+    take(view)
+}
+
+fn take(view: &mut dyn View) -> String {
+    let mut out = Vec::new();
+    view.take(&mut out);
+    String::from_utf8(out).unwrap()
+}
+
+fn text(options: TextOptions) -> String {
+    render(&mut Text::new(clock(), TextOptions { header: true, ..options }))
+}
+
+// Text.
+
+#[test]
+fn text_in_a_file() {
+    insta::assert_snapshot!(text(TextOptions::default()));
+}
+
+#[test]
+fn text_in_a_file_wide() {
+    insta::assert_snapshot!(text(TextOptions { wide: true, ..TextOptions::default() }));
+}
+
+#[track_caller]
+fn on_terminal(columns: u16, wide: bool) -> String {
+    let text = text(TextOptions { columns: Some(columns), wide, ..TextOptions::default() });
+    for line in text.lines() {
+        assert!(line.chars().count() <= columns.into(), "longer than {columns}: {line}");
+        assert_eq!(line.trim_end(), line);
+    }
+    text
+}
+
+#[test]
+fn text_on_120_columns() {
+    insta::assert_snapshot!(on_terminal(120, false));
+}
+
+#[test]
+fn text_on_100_columns() {
+    insta::assert_snapshot!(on_terminal(100, false));
+}
+
+#[test]
+fn text_on_80_columns() {
+    insta::assert_snapshot!(on_terminal(80, false));
+}
+
+#[test]
+fn text_on_60_columns() {
+    insta::assert_snapshot!(on_terminal(60, false));
+}
+
+#[test]
+fn text_on_40_columns() {
+    insta::assert_snapshot!(on_terminal(40, false));
+}
+
+#[test]
+fn text_on_200_columns_wide() {
+    insta::assert_snapshot!(on_terminal(200, true));
+}
+
+#[test]
+fn no_terminal_is_too_narrow() {
+    for columns in 1..250 {
+        let lines = on_terminal(columns, columns % 2 == 0).lines().count();
+        // The header, the losses, and a line for each event.
+        assert_eq!(lines, 1 + 2 + events().len());
+    }
+}
+
+#[test]
+fn text_in_colour() {
+    let options = TextOptions { color: true, columns: Some(80), ..TextOptions::default() };
+    let coloured = text(options);
+    insta::assert_snapshot!(coloured.replace('\x1b', "␛"));
+    // Without its colours it is what it would be without colours.
+    let bare: String = anstream::adapter::strip_str(&coloured).to_string();
+    assert_eq!(bare, on_terminal(80, false));
+}
+
+#[test]
+fn text_with_the_time_of_day() {
+    let options =
+        TextOptions { time: TimeStyle::Clock, header: true, columns: Some(80), ..TextOptions::default() };
+    let mut view = Text::new(clock(), options);
+    for event in [transition(0, State::SYN_RECV, State::ESTABLISHED), transitions().remove(7)] {
+        view.event(&event);
+    }
+    let text = take(&mut view);
+    // As it is wherever this runs.
+    let first = jiff::Timestamp::from_nanosecond(WALL_NS).unwrap().to_zoned(jiff::tz::TimeZone::system());
+    let second = first.checked_add(jiff::SignedDuration::from_micros(1300)).unwrap();
+    let mut lines = text.lines().skip(1);
+    for time in [first, second] {
+        let shown = time.strftime("%H:%M:%S%.3f ").to_string();
+        assert!(lines.next().unwrap().starts_with(&shown), "{shown}\n{text}");
+    }
+    let redacted: Vec<String> = text
+        .lines()
+        .map(|line| {
+            let (time, rest) = line.split_at(12);
+            time.replace(|c: char| c.is_ascii_digit(), "0") + rest
+        })
+        .collect();
+    insta::assert_snapshot!(redacted.join("\n"), @"");
+}
+
+#[test]
+fn a_time_that_was_asked_for_gives_way_last() {
+    let first = |time, columns| {
+        let options = TextOptions { time, columns: Some(columns), header: true, ..TextOptions::default() };
+        let text = text(options);
+        text.lines().next().unwrap().to_owned()
+    };
+    assert!(first(TimeStyle::SinceStart, 66).starts_with("PID"));
+    for columns in [66, 60] {
+        assert!(first(TimeStyle::SinceStartKept, columns).starts_with("TIME(s)"), "{columns}");
+        assert!(first(TimeStyle::Clock, columns).starts_with("TIME  "), "{columns}");
+    }
+}
+
+#[test]
+fn the_header_comes_once_before_the_first_event_if_wanted() {
+    let mut view = Text::new(clock(), TextOptions { header: true, ..TextOptions::default() });
+    assert_eq!(take(&mut view), "");
+    view.event(&event(1));
+    assert_eq!(take(&mut view).lines().count(), 2);
+    view.event(&event(2));
+    assert_eq!(take(&mut view).lines().count(), 1);
+    let mut view = Text::new(clock(), TextOptions::default());
+    view.event(&event(1));
+    assert_eq!(take(&mut view).lines().count(), 1);
+}
+
+#[test]
+fn a_terminal_may_change_its_width() {
+    let options = |columns| TextOptions { columns, ..TextOptions::default() };
+    let line = |view: &mut Text| {
+        view.event(&transitions()[7]);
+        take(view)
+    };
+    let narrow = line(&mut Text::new(clock(), options(Some(60))));
+    let mut view = Text::new(clock(), options(Some(120)));
+    let broad = line(&mut view);
+    assert_ne!(broad, narrow);
+    view.resize(60);
+    assert_eq!(line(&mut view), narrow);
+    view.resize(120);
+    assert_eq!(line(&mut view), broad);
+    // A file has no width.
+    let mut view = Text::new(clock(), options(None));
+    let unlimited = line(&mut view);
+    view.resize(60);
+    assert_eq!(line(&mut view), unlimited);
+}
+
+#[test]
+fn times_fit_their_columns() {
+    let cells = |us: u64, in_state_ns| {
+        let event = Event { in_state_ns, ..transition(us, State::SYN_RECV, State::ESTABLISHED) };
+        let mut view = Text::new(clock(), TextOptions::default());
+        view.event(&event);
+        let line = take(&mut view);
+        let mut words = line.split_whitespace();
+        (words.next().unwrap().to_owned(), words.next_back().unwrap().to_owned())
+    };
+    for (us, shown) in [
+        (0, "0.000000"),
+        (1, "0.000001"),
+        (9_999_999, "9.999999"),
+        (10_000_000, "10.00000"),
+        (99_999_999, "99.99999"),
+        (100_000_000, "100.0000"),
+        (1_000_000_000, "1000.000"),
+        (10_000_000_000, "10000.000"),
+        (31_536_000_000_000, "31536000.000"),
+    ] {
+        assert_eq!(cells(us, None).0, shown);
+    }
+    for (ns, shown) in [
+        (None, "-"),
+        (Some(0), "0.000"),
+        (Some(999), "0.000"),
+        (Some(1000), "0.001"),
+        (Some(9_999_999), "9.999"),
+        (Some(10_000_000), "10.0"),
+        (Some(999_999_999), "999.9"),
+        (Some(1_000_000_000), "1000"),
+        (Some(u64::MAX), "18446744073709"),
+    ] {
+        assert_eq!(cells(0, ns).1, shown);
+    }
+}
+
+#[test]
+fn no_view_lets_a_control_byte_through() {
+    let mut views: [Box<dyn View>; 3] = [
+        Box::new(Text::new(clock(), TextOptions { wide: true, ..TextOptions::default() })),
+        Box::new(Csv::new(clock(), true)),
+        Box::new(Json::new(clock())),
+    ];
+    for byte in 1..=255 {
+        let name = comm(&[b'a', byte, b'b']);
+        let event = Event { owner: owner(1, name.bytes(), OwnerSource::Close), task_comm: name, ..event(1) };
+        for view in &mut views {
+            view.event(&event);
+        }
+    }
+    for view in &mut views {
+        let text = take(&mut **view);
+        assert!(text.chars().all(|c| c == '\n' || !c.is_control()));
+    }
+}
+
+// JSON.
+
+fn json() -> Vec<serde_json::Map<String, JsonValue>> {
+    render(&mut Json::new(clock())).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+#[test]
+fn json_of_everything() {
+    insta::assert_snapshot!(render(&mut Json::new(clock())));
+}
+
+#[test]
+fn json_has_the_fields_in_their_order_and_of_their_types() {
+    let objects = json();
+    assert_eq!(objects.len(), events().len() + 3);
+    let known: Vec<&str> = ["ts"].into_iter().chain(FIELDS.iter().map(|field| field.name)).collect();
+    let mut seen = BTreeSet::new();
+    for object in &objects {
+        let kind = object["kind"].as_str().unwrap();
+        for (key, value) in object {
+            let number = match key.as_str() {
+                "netns" | "lport" | "rport" | "pid" | "uid" | "task_pid" | "cgroup" | "in_state_us"
+                | "retransmits" | "tx_bytes" | "rx_bytes" | "srtt_us" | "lost" | "events" | "elapsed_us" => {
+                    true
+                }
+                key => {
+                    assert!(known.contains(&key), "{key}");
+                    false
+                }
+            };
+            assert!(if number { value.is_number() } else { value.is_string() }, "{key}: {value}");
+            seen.insert(key.clone());
+        }
+        let keys: BTreeSet<&str> = object.keys().map(String::as_str).collect();
+        match kind {
+            "lost" => assert_eq!(keys, BTreeSet::from(["ts", "kind", "lost"])),
+            "summary" => {
+                assert_eq!(keys, BTreeSet::from(["ts", "kind", "events", "lost", "elapsed_us"]));
+            }
+            "transition" => assert!(keys.is_superset(&BTreeSet::from(["old", "new", "family", "laddr"]))),
+            _ => assert!(!keys.contains("old") && !keys.contains("in_state_us")),
+        }
+    }
+    // The examples leave no field out.
+    let missing: Vec<_> = known.iter().filter(|name| !seen.contains(**name)).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+    // serde_json::Map sorts; the text does not.
+    let line = render(&mut Json::new(clock()));
+    let places: Vec<usize> =
+        known.iter().filter_map(|name| line.lines().nth(9).unwrap().find(&format!("\"{name}\":"))).collect();
+    assert!(places.len() > 15 && places.is_sorted());
+}
+
+#[test]
+fn json_numbers_keep_their_nanoseconds() {
+    let objects = json();
+    assert_eq!(objects[2]["in_state_us"].to_string(), "31.337");
+    assert_eq!(objects[4]["in_state_us"].to_string(), "86400123456.789");
+    assert_eq!(objects[5]["in_state_us"].to_string(), "0.0");
+    assert_eq!(objects[0]["ts"], "2026-03-04T05:06:07.890124456Z");
+}
+
+#[test]
+fn a_comm_comes_back_from_json_and_csv() {
+    let hostile = json().into_iter().find(|object| object["task_pid"] == 666).unwrap();
+    assert_eq!(hostile["comm"], "a?[31mred?[0m");
+    let quoted = json().into_iter().find(|object| object["comm"] == "comma,\"quote\"");
+    assert!(quoted.is_some());
+}
+
+#[test]
+fn times_of_day_are_rfc_3339() {
+    let mut text = TimeText::default();
+    for (wall_ns, shown) in [
+        (0, "1970-01-01T00:00:00.000000000Z"),
+        (1, "1970-01-01T00:00:00.000000001Z"),
+        (-1, "1969-12-31T23:59:59.999999999Z"),
+        (WALL_NS, "2026-03-04T05:06:07.890123456Z"),
+        (WALL_NS + 1, "2026-03-04T05:06:07.890123457Z"),
+        (WALL_NS + 1_000_000_000, "2026-03-04T05:06:08.890123456Z"),
+        (i128::MAX, ""),
+        (WALL_NS, "2026-03-04T05:06:07.890123456Z"),
+        (i128::MIN, ""),
+    ] {
+        assert_eq!(text.render(wall_ns), shown);
+    }
+}
+
+// CSV.
+
+#[test]
+fn csv_of_everything() {
+    insta::assert_snapshot!(render(&mut Csv::new(clock(), true)));
+}
+
+#[test]
+fn csv_reads_back_as_json_says() {
+    let text = render(&mut Csv::new(clock(), true));
+    // It fails if any row has another number of columns.
+    let mut reader = ::csv::Reader::from_reader(text.as_bytes());
+    let names: Vec<&str> =
+        ["ts"].into_iter().chain(FIELDS.iter().map(|field| field.name)).chain(["lost"]).collect();
+    assert_eq!(reader.headers().unwrap(), names);
+    let rows: Vec<::csv::StringRecord> = reader.records().map(Result::unwrap).collect();
+    let objects: Vec<_> = json().into_iter().filter(|object| object["kind"] != "summary").collect();
+    assert_eq!(rows.len(), objects.len());
+    for (row, object) in rows.iter().zip(objects) {
+        for (name, cell) in names.iter().zip(row) {
+            match object.get(*name) {
+                None => assert_eq!(cell, "", "{name}"),
+                Some(JsonValue::String(text)) => assert_eq!(cell, text, "{name}"),
+                Some(number) => {
+                    let cell: f64 = cell.parse().unwrap();
+                    assert!((cell - number.as_f64().unwrap()).abs() < 1e-3, "{name}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn csv_without_a_header_is_only_rows() {
+    let with = render(&mut Csv::new(clock(), true));
+    let without = render(&mut Csv::new(clock(), false));
+    assert_eq!(with.split_once('\n').unwrap().1, without);
+}
+
+#[test]
+fn a_view_hands_its_output_over_once() {
+    let mut views: [Box<dyn View>; 3] = [
+        Box::new(Text::new(clock(), TextOptions::default())),
+        Box::new(Csv::new(clock(), false)),
+        Box::new(Json::new(clock())),
+    ];
+    for view in &mut views {
+        view.event(&event(1));
+        let first = take(&mut **view);
+        assert_eq!(first.lines().count(), 1);
+        assert_eq!(take(&mut **view), "");
+        view.event(&event(1));
+        assert_eq!(take(&mut **view), first);
+    }
+}
+
+// What is written down.
+
+#[test]
+fn every_field_and_kind_is_documented() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/events.md");
+    let docs = std::fs::read_to_string(path).unwrap();
+    let kinds = [Kind::Transition, Kind::RstSent, Kind::RstReceived, Kind::Retransmit].map(Kind::name);
+    let roles = [Role::Client, Role::Server, Role::Listener].map(Role::name);
+    let sources = [OwnerSource::Connect, OwnerSource::Listen, OwnerSource::Close, OwnerSource::Listener]
+        .map(OwnerSource::name);
+    let fields = FIELDS.iter().map(|field| field.name);
+    let others = ["ts", "lost", "summary", "events", "elapsed_us", "ipv4", "ipv6"];
+    let words = fields.chain(kinds).chain(roles).chain(sources).chain(others);
+    let missing: Vec<&str> = words.filter(|word| !docs.contains(&format!("`{word}`"))).collect();
+    assert!(missing.is_empty(), "docs/events.md does not have {missing:?}");
+}
