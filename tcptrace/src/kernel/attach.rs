@@ -72,14 +72,14 @@ pub fn attach(settings: &Settings) -> Result<Tap, KernelError> {
     let layout::Found { layout, reasons } = layout::find(&release)?;
     let refused = |what: String, error: &(dyn std::error::Error + 'static)| refusal(what, error, &release);
 
-    let btf = Btf::from_sys_fs().map_err(|error| refused("show its types".to_owned(), &error))?;
     let ring_bytes = settings.ring_bytes.max(page_bytes()).checked_next_power_of_two().unwrap_or(1 << 31);
     let ancestors =
         layout.cgroup_level != ABSENT && (layout.cgroup_parents != ABSENT || layout.cgroup_ids != ABSENT);
     let filter = settings.filter.kernel_part(ancestors);
     let log_level = aya_log::Level::Error as u8;
     let mut ebpf = EbpfLoader::new()
-        .btf(Some(&btf))
+        // Nothing in the object is relocated by BTF; without this the kernel's types stay parsed for the whole load.
+        .btf(None)
         .map_max_entries("RECORDS", ring_bytes)
         .override_global("LAYOUT", layout.as_bytes(), true)
         .override_global("FILTER", filter.as_bytes(), true)
@@ -94,6 +94,7 @@ pub fn attach(settings: &Settings) -> Result<Tap, KernelError> {
     let wanted = PROBES.iter().chain(RETRANSMIT_PROBES.iter().filter(|_| settings.retransmits));
     // The logger takes its map out, so it comes after the loader and before the programs that use it.
     let logger = EbpfLogger::init(&mut ebpf).map_err(|error| KernelError::Object(error.to_string()))?;
+    let btf = Btf::from_sys_fs().map_err(|error| refused("show its types".to_owned(), &error))?;
     for name in wanted {
         let program =
             ebpf.program_mut(name).ok_or_else(|| KernelError::Object(format!("it has no program {name}")))?;
