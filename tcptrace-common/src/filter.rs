@@ -75,6 +75,36 @@ pub struct Cgroup {
     pub unused: u32,
 }
 
+/// What an event is the first to tell of a connection, so that the filter must not judge by it: an earlier event
+/// passed without, and the user side waits for this one to be done with it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct News {
+    /// This host's port.
+    pub port: bool,
+    /// The user, which is the listener's until the connection is accepted.
+    pub user: bool,
+}
+
+impl News {
+    /// Of a transition between states by their numbers in include/net/tcp_states.h.
+    #[inline(always)]
+    #[must_use]
+    pub const fn of_transition(old: u8, new: u8) -> Self {
+        const ESTABLISHED: u8 = 1;
+        const SYN_SENT: u8 = 2;
+        const SYN_RECV: u8 = 3;
+        const CLOSE: u8 = 7;
+        const CLOSE_WAIT: u8 = 8;
+        const LISTEN: u8 = 10;
+        Self {
+            // connect() chooses the port after CLOSE -> SYN_SENT, listen() after CLOSE -> LISTEN.
+            port: old == SYN_SENT || (old == LISTEN && new == CLOSE),
+            // The states in which a connection can be accepted.
+            user: old == SYN_RECV || old == ESTABLISHED || old == CLOSE_WAIT,
+        }
+    }
+}
+
 /// The filter. Tests are combined with AND, the values of one test with OR; unused slots match nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "user", derive(IntoBytes, Immutable))]
@@ -138,11 +168,11 @@ impl Filter {
     /// Whether the addresses, ports and network namespace may belong to a wanted connection.
     #[inline(always)]
     #[must_use]
-    pub fn admits_tuple(&self, tuple: &Tuple) -> bool {
+    pub fn admits_tuple(&self, tuple: &Tuple, news: News) -> bool {
         let Tuple { laddr, raddr, lport, rport, netns } = tuple;
         // What is not there yet is for the user side to judge by the connection. A listener has no peer,
         // and its children before 6.15 look like it.
-        let lport_open = *lport == 0;
+        let lport_open = *lport == 0 || news.port;
         let rport_open = *rport == 0;
         let laddr_open = laddr.is_unspecified();
         if self.has(tests::NETNS) && !has_value(&self.netns, *netns) {
@@ -179,12 +209,11 @@ impl Filter {
         true
     }
 
-    /// Whether the user is wanted. Not to be asked of a child that nobody has accepted yet: its user is
-    /// still the listener's.
+    /// Whether the user may be wanted. `unaccepted`: nobody has accepted the connection yet.
     #[inline(always)]
     #[must_use]
-    pub fn admits_uid(&self, uid: u32) -> bool {
-        if !self.has(tests::UID) {
+    pub fn admits_uid(&self, uid: u32, unaccepted: bool, news: News) -> bool {
+        if !self.has(tests::UID) || unaccepted || news.user {
             return true;
         }
         let mut i = 0;

@@ -4,7 +4,10 @@
 
 use aya_ebpf::{helpers::bpf_skc_to_tcp_sock, macros::btf_tracepoint, programs::BtfTracePointContext};
 use aya_log_ebpf::error;
-use tcptrace_common::record::{CloseDetail, Kind, NO_REASON, UNKNOWN};
+use tcptrace_common::{
+    filter::News,
+    record::{CloseDetail, Kind, NO_REASON, UNKNOWN},
+};
 
 use crate::{
     emit::{Event, emit, emit_close},
@@ -24,9 +27,10 @@ fn inet_sock_set_state(ctx: BtfTracePointContext) -> i32 {
         return 0;
     }
     let (old, new) = (ctx.arg::<i32>(1) as u8, ctx.arg::<i32>(2) as u8);
+    let news = News::of_transition(old, new);
     let mut tuple = sock::tuple(sk);
     if new != CLOSE {
-        if sock::admitted(&tuple, sk) {
+        if sock::admitted(&tuple, sk, news) {
             let event = Event { kind: Kind::TRANSITION, sk: sk.0 as u64, tuple, old, new, reason: NO_REASON };
             emit(event, || sock::facts_with_cookie(sk));
         }
@@ -40,7 +44,7 @@ fn inet_sock_set_state(ctx: BtfTracePointContext) -> i32 {
     if tuple.lport == 0 {
         tuple.lport = u16::from_be(tcp.read(layout!(sport)));
     }
-    if sock::admitted(&tuple, sk) {
+    if sock::admitted(&tuple, sk, news) {
         let event = Event { kind: Kind::CLOSE, sk: sk.0 as u64, tuple, old, new, reason: NO_REASON };
         emit_close(event, || sock::facts_with_cookie(sk), |detail| fill_detail(detail, sk, tcp, old));
     }

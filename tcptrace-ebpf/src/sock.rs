@@ -2,7 +2,7 @@
 
 use aya_ebpf::helpers::bpf_get_socket_cookie;
 use tcptrace_common::{
-    filter::{VALUES, constant, tests},
+    filter::{News, VALUES, constant, tests},
     record::{Addr, Tuple, flags},
 };
 
@@ -143,26 +143,29 @@ fn cgroup<M: Memory>(sk: M) -> Option<Untyped> {
 
 /// Whether a socket with these ends may be wanted.
 #[inline(always)]
-pub(crate) fn admitted<M: Memory>(tuple: &Tuple, sk: M) -> bool {
+pub(crate) fn admitted<M: Memory>(tuple: &Tuple, sk: M, news: News) -> bool {
     // Without a filter this is all that the verifier leaves.
-    constant(&FILTER.tests) == 0 || FILTER.admits_tuple(tuple) && admits_uid(sk) && admits_cgroup(sk)
+    constant(&FILTER.tests) == 0
+        || FILTER.admits_tuple(tuple, news) && admits_uid(sk, news) && admits_cgroup(sk)
 }
 
 /// Whether a RST that no socket stands behind may be wanted.
 #[inline(always)]
 pub(crate) fn admitted_without_socket(tuple: &Tuple) -> bool {
     constant(&FILTER.tests) == 0
-        || FILTER.admits_tuple(tuple) && !FILTER.has(tests::UID) && !FILTER.has(tests::CGROUP)
+        || FILTER.admits_tuple(tuple, News::default())
+            && !FILTER.has(tests::UID)
+            && !FILTER.has(tests::CGROUP)
 }
 
 #[inline(always)]
-fn admits_uid<M: Memory>(sk: M) -> bool {
+fn admits_uid<M: Memory>(sk: M, news: News) -> bool {
     if !FILTER.has(tests::UID) {
         return true;
     }
     let dead = sk.read::<u64>(layout!(flags)) >> layout!(sock_dead) & 1 != 0;
     let unaccepted = !dead && sk.follow(layout!(socket)).is_none();
-    unaccepted || FILTER.admits_uid(sk.read(layout!(uid)))
+    FILTER.admits_uid(sk.read(layout!(uid)), unaccepted, news)
 }
 
 #[inline(always)]

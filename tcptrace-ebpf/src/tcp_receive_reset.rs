@@ -4,7 +4,10 @@
 //! we closed, and then the RST is ours. `sk` is a full socket and never NULL.
 
 use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
-use tcptrace_common::record::{Kind, NO_REASON};
+use tcptrace_common::{
+    filter::News,
+    record::{Kind, NO_REASON},
+};
 
 use crate::{
     emit::{Event, emit},
@@ -20,7 +23,7 @@ fn tcp_receive_reset(ctx: BtfTracePointContext) -> i32 {
         return 0;
     }
     let tuple = sock::tuple(sk);
-    if sock::admitted(&tuple, sk) {
+    if sock::admitted(&tuple, sk, News::default()) {
         let state = sk.read(layout!(state));
         let event = Event {
             kind: Kind::RST_RECEIVED,

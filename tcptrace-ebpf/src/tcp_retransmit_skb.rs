@@ -4,7 +4,7 @@
 //! Attached only when asked for.
 
 use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
-use tcptrace_common::record::Kind;
+use tcptrace_common::{filter::News, record::Kind};
 
 use crate::{
     emit::{Event, emit},
@@ -20,7 +20,7 @@ fn tcp_retransmit_skb(ctx: BtfTracePointContext) -> i32 {
         return 0;
     }
     let tuple = sock::tuple(sk);
-    if sock::admitted(&tuple, sk) {
+    if sock::admitted(&tuple, sk, News::default()) {
         let result = if has!(has_err) { ctx.arg::<i32>(2) } else { 0 };
         let state = sk.read(layout!(state));
         let event =

@@ -4,7 +4,10 @@
 //! Attached only when asked for.
 
 use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
-use tcptrace_common::record::{Kind, NO_REASON};
+use tcptrace_common::{
+    filter::News,
+    record::{Kind, NO_REASON},
+};
 
 use crate::{
     emit::{Event, emit},
@@ -22,7 +25,7 @@ fn tcp_retransmit_synack(ctx: BtfTracePointContext) -> i32 {
         return 0;
     }
     let tuple = sock::tuple(req);
-    if sock::admitted(&tuple, sk) {
+    if sock::admitted(&tuple, sk, News::default()) {
         let sent =
             if has!(num_retrans) { i32::from(req.read::<u8>(layout!(num_retrans))) } else { NO_REASON };
         let event = Event {

@@ -9,7 +9,10 @@
 //! tp_btf program for non-NULL and drops the program's own check.
 
 use aya_ebpf::{macros::raw_tracepoint, programs::RawTracePointContext};
-use tcptrace_common::record::{Kind, NO_REASON, flags};
+use tcptrace_common::{
+    filter::News,
+    record::{Kind, NO_REASON, flags},
+};
 
 use crate::{
     emit::{Event, emit},
@@ -50,7 +53,7 @@ fn tcp_send_reset(ctx: RawTracePointContext) -> i32 {
         tuple.lport = u16::from_be(sk.read(layout!(sport)));
     }
     let admitted = match full {
-        Some(sk) => sock::admitted(&tuple, sk),
+        Some(sk) => sock::admitted(&tuple, sk, News::default()),
         None => sock::admitted_without_socket(&tuple),
     };
     if admitted {

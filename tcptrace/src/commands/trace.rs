@@ -8,7 +8,11 @@ use super::stop::Stop;
 use crate::{
     cli::{Color, Format, Shared, Trace},
     kernel::{attach::Settings, cgroup::Paths, clock, clock::Clock},
-    model::{event::Event, gate::Gate, tracker::Tracker},
+    model::{
+        event::Event,
+        gate::Gate,
+        tracker::{Fate, Tracker},
+    },
     source::{
         decode::Decoded,
         live::{Batch, Live},
@@ -181,7 +185,7 @@ impl Shown {
         self.limit.is_some_and(|limit| self.events >= limit.get())
     }
 
-    fn pass(&mut self, mut event: Event) {
+    fn pass(&mut self, mut event: Event) -> Fate {
         let Self { gate, cgroups, view, events, limit, .. } = self;
         if let Some(cgroups) = cgroups {
             event.cgroup_path = event.cgroup.and_then(|id| cgroups.get(id));
@@ -191,7 +195,7 @@ impl Shown {
                 *events += 1;
                 view.event(&event);
             }
-        });
+        })
     }
 
     fn summary(&self, clock: Clock) -> Summary {

@@ -10,7 +10,7 @@ use std::{
 };
 
 use super::KernelError;
-use crate::model::filter::Cgroup;
+use crate::model::{event::printable, filter::Cgroup};
 
 /// How often an unknown id may make us read the whole tree again.
 const SCAN_PAUSE: Duration = Duration::from_secs(1);
@@ -30,8 +30,8 @@ fn root() -> Option<PathBuf> {
 pub fn resolve(path: &str) -> Result<Cgroup, KernelError> {
     let missing = |why: String| KernelError::NotFound {
         what: "cgroup",
-        name: path.to_owned(),
-        why,
+        name: printable(path).into_owned(),
+        why: printable(&why).into_owned(),
         remedy: "give a cgroup2 path as /proc/PID/cgroup shows it (what follows 0::), or the directory itself",
     };
     let root = root().ok_or_else(|| missing("no cgroup2 tree is mounted".to_owned()))?;

@@ -1,8 +1,13 @@
 //! Network namespaces by the names that people use.
 
-use std::{io, os::linux::fs::MetadataExt as _, path::PathBuf};
+use std::{
+    io,
+    os::linux::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+};
 
 use super::KernelError;
+use crate::model::event::printable;
 
 /// Where `ip netns` keeps its names.
 const NAMED: &str = "/run/netns";
@@ -28,14 +33,29 @@ pub fn resolve(name: &str) -> Result<u32, KernelError> {
         };
         missing(name, &why)
     })?;
-    u32::try_from(metadata.st_ino()).map_err(|_| missing(name, "that file is no network namespace"))
+    let inode = metadata.st_ino();
+    if !is_netns(&path, inode) {
+        return Err(missing(name, &format!("{} is no network namespace", path.display())));
+    }
+    u32::try_from(inode).map_err(|_| missing(name, "its inode number is too large for one"))
+}
+
+/// Whether a file is a network namespace: a link of the kernel's to one, or a place where one is mounted.
+fn is_netns(path: &Path, inode: u64) -> bool {
+    let own_name = format!("net:[{inode}]");
+    if std::fs::read_link(path).is_ok_and(|target| target.as_os_str() == own_name.as_str()) {
+        return true;
+    }
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    // The fourth word is the root of the mount in its file system.
+    mounts.lines().any(|line| line.split(' ').nth(3) == Some(&own_name))
 }
 
 fn missing(name: &str, why: &str) -> KernelError {
     KernelError::NotFound {
         what: "network namespace",
-        name: name.to_owned(),
-        why: why.to_owned(),
+        name: printable(name).into_owned(),
+        why: printable(why).into_owned(),
         remedy: "give an inode number, a name that `ip netns list` shows, a path such as /proc/123/ns/net, or pid:123",
     }
 }

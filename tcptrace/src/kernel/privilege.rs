@@ -20,12 +20,29 @@ pub(super) fn check() -> Result<(), KernelError> {
     if missing.is_empty() {
         return Ok(());
     }
+    let arguments = std::env::args_os().skip(1).map(|argument| argument.to_string_lossy().into_owned());
     let missing = format!("{} {}", missing.join(" and "), if missing.len() == 1 { "is" } else { "are" });
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    Err(KernelError::Privileges {
-        missing,
-        remedy: format!("sudo tcptrace {}", arguments.join(" ")).trim_end().to_owned(),
-    })
+    Err(KernelError::Privileges { missing, remedy: command_as_root(arguments) })
+}
+
+/// The command that was given, as one that has the rights.
+fn command_as_root(arguments: impl Iterator<Item = String>) -> String {
+    let mut command = "sudo tcptrace".to_owned();
+    for argument in arguments {
+        if argument.contains(char::is_control) {
+            return "run the same command with sudo".to_owned();
+        }
+        let plain = |c: char| c.is_ascii_alphanumeric() || "_-+=./:,@%".contains(c);
+        command.push(' ');
+        if !argument.is_empty() && argument.chars().all(plain) {
+            command.push_str(&argument);
+        } else {
+            command.push('\'');
+            command.push_str(&argument.replace('\'', r"'\''"));
+            command.push('\'');
+        }
+    }
+    command
 }
 
 /// Before 5.11 BPF memory counts against RLIMIT_MEMLOCK. Where the limit cannot be raised the kernel will say

@@ -63,3 +63,6 @@ pub fn totals(old: State, record: &Record, detail: &CloseDetail, role: Option<Ro
         srtt_us: detail.srtt_8us >> 3,
     }
 }
+
+#[cfg(test)]
+mod tests;

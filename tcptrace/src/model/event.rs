@@ -1,6 +1,6 @@
 //! What the tracker says: one event per line of the stream.
 
-use std::{fmt, net::IpAddr, net::Ipv6Addr, sync::Arc};
+use std::{borrow::Cow, fmt, net::IpAddr, net::Ipv6Addr, sync::Arc};
 
 use tcptrace_common::record::{Addr, Tuple};
 
@@ -66,6 +66,13 @@ impl Role {
     }
 }
 
+/// Text that cannot harm a terminal or break a line: what is no printable character becomes `?`.
+#[must_use]
+pub fn printable(text: &str) -> Cow<'_, str> {
+    let harmful = |c: char| c.is_control() || c == char::REPLACEMENT_CHARACTER;
+    if text.contains(harmful) { Cow::Owned(text.replace(harmful, "?")) } else { Cow::Borrowed(text) }
+}
+
 /// A task's command name as the kernel has it: up to 16 bytes, any of them, NUL at the end.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct Comm(pub [u8; 16]);
@@ -81,16 +88,7 @@ impl Comm {
 impl fmt::Display for Comm {
     /// As text that cannot harm a terminal: a byte that is no printable character becomes `?`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match std::str::from_utf8(self.bytes()) {
-            Ok(text) if !text.contains(char::is_control) => f.pad(text),
-            _ => {
-                let lossy: String = String::from_utf8_lossy(self.bytes())
-                    .chars()
-                    .map(|c| if c.is_control() || c == char::REPLACEMENT_CHARACTER { '?' } else { c })
-                    .collect();
-                f.pad(&lossy)
-            }
-        }
+        f.pad(&printable(&String::from_utf8_lossy(self.bytes())))
     }
 }
 

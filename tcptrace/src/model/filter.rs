@@ -75,65 +75,95 @@ pub enum Verdict {
     Undecided,
 }
 
+impl Verdict {
+    fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Refuse, _) | (_, Self::Refuse) => Self::Refuse,
+            (Self::Undecided, _) | (_, Self::Undecided) => Self::Undecided,
+            (Self::Admit, Self::Admit) => Self::Admit,
+        }
+    }
+}
+
+/// The results of several tests, all of which must pass.
+#[derive(Default)]
+struct Tests {
+    open: bool,
+    failed: bool,
+}
+
+impl Tests {
+    /// Adds a test, if it is on; `None`: cannot be told yet.
+    fn add(&mut self, on: bool, passed: Option<bool>) {
+        self.open |= on && passed.is_none();
+        self.failed |= on && passed == Some(false);
+    }
+
+    fn verdict(&self) -> Verdict {
+        match (self.failed, self.open) {
+            (true, _) => Verdict::Refuse,
+            (false, true) => Verdict::Undecided,
+            (false, false) => Verdict::Admit,
+        }
+    }
+}
+
 impl Filter {
     /// Judges the connection of an event. The states are no matter of the connection: see
     /// [`shows`](Self::shows).
     #[must_use]
     pub fn judge(&self, event: &Event) -> Verdict {
-        let mut open = false;
-        let mut refused = false;
-        let mut test = |on: bool, result: Option<bool>| {
-            if on {
-                open |= result.is_none();
-                refused |= result == Some(false);
-            }
-        };
+        self.judge_socket(event).and(self.judge_owner(event))
+    }
+
+    /// As [`judge`](Self::judge), by what the kernel side tests too. What this refuses may not be reported again.
+    #[must_use]
+    pub fn judge_socket(&self, event: &Event) -> Verdict {
+        let mut tests = Tests::default();
         // What is missing at the end will not come any more.
         let unknown = if event.closed { Some(false) } else { None };
         let (laddr, raddr) = (event.laddr(), event.raddr());
         let (lport, rport) = (event.tuple.lport, event.tuple.rport);
 
-        test(self.family.is_some(), Some((self.family == Some(Family::V4)) == event.tuple.is_v4()));
-        test(!self.netns.is_empty(), Some(self.netns.contains(&event.tuple.netns)));
-        test(!self.laddrs.is_empty(), Some(within(&self.laddrs, laddr)));
-        test(!self.raddrs.is_empty(), Some(within(&self.raddrs, raddr)));
-        test(!self.addrs.is_empty(), Some(within(&self.addrs, laddr) || within(&self.addrs, raddr)));
-        test(!self.rports.is_empty(), Some(rport != 0 && among(&self.rports, rport)));
+        tests.add(self.family.is_some(), Some((self.family == Some(Family::V4)) == event.tuple.is_v4()));
+        tests.add(!self.netns.is_empty(), Some(self.netns.contains(&event.tuple.netns)));
+        tests.add(!self.laddrs.is_empty(), Some(within(&self.laddrs, laddr)));
+        tests.add(!self.raddrs.is_empty(), Some(within(&self.raddrs, raddr)));
+        tests.add(!self.addrs.is_empty(), Some(within(&self.addrs, laddr) || within(&self.addrs, raddr)));
+        tests.add(!self.rports.is_empty(), Some(rport != 0 && among(&self.rports, rport)));
         let local = |ports: &[RangeInclusive<u16>]| {
             if lport == 0 { unknown } else { Some(among(ports, lport)) }
         };
-        test(!self.lports.is_empty(), local(&self.lports));
+        tests.add(!self.lports.is_empty(), local(&self.lports));
         let either = if rport != 0 && among(&self.ports, rport) { Some(true) } else { local(&self.ports) };
-        test(!self.ports.is_empty(), either);
-        let cgroup = event.cgroup.map(|id| {
+        tests.add(!self.ports.is_empty(), either);
+        let cgroup = event.cgroup.is_some_and(|id| {
             self.cgroups.iter().any(|cgroup| cgroup.id == id || cgroup.holds(event.cgroup_path.as_deref()))
         });
-        test(!self.cgroups.is_empty(), cgroup.or(Some(false)));
-        // Until it is accepted a connection shows its listener's user and owner.
+        tests.add(!self.cgroups.is_empty(), Some(cgroup));
+        // Until it is accepted a connection shows its listener's user.
         let uid = match event.uid {
             Some(uid) if self.uids.contains(&uid) => Some(true),
             Some(_) if event.unaccepted => unknown,
             _ => Some(false),
         };
-        test(!self.uids.is_empty(), uid);
+        tests.add(!self.uids.is_empty(), uid);
+        tests.verdict()
+    }
+
+    fn judge_owner(&self, event: &Event) -> Verdict {
+        let mut tests = Tests::default();
         let owner = |wanted: &dyn Fn(u32, &[u8]) -> bool| match &event.owner {
             Some(owner) if wanted(owner.pid, owner.comm.bytes()) => Some(true),
-            Some(owner) if owner.source == OwnerSource::Listener => unknown,
-            Some(_) => Some(false),
-            None if event.id.is_none() => Some(false),
-            None => unknown,
+            // Whoever accepts the connection may be another.
+            Some(owner) if owner.source == OwnerSource::Listener && !event.closed => None,
+            None if event.id.is_some() && !event.closed => None,
+            _ => Some(false),
         };
-        test(!self.pids.is_empty(), owner(&|pid, _| self.pids.contains(&pid)));
-        test(
-            !self.comms.is_empty(),
-            owner(&|_, comm| self.comms.iter().any(|wanted| wanted.as_bytes() == comm)),
-        );
-
-        match (refused, open) {
-            (true, _) => Verdict::Refuse,
-            (false, true) => Verdict::Undecided,
-            (false, false) => Verdict::Admit,
-        }
+        tests.add(!self.pids.is_empty(), owner(&|pid, _| self.pids.contains(&pid)));
+        let named = |_, comm: &[u8]| self.comms.iter().any(|wanted| wanted.as_bytes() == comm);
+        tests.add(!self.comms.is_empty(), owner(&named));
+        tests.verdict()
     }
 
     /// Whether an event of a wanted connection is to be shown.
@@ -233,6 +263,7 @@ fn block(net: &IpNet) -> kernel::Block {
     kernel::Block { addr: Addr::from_octets(octets(net.network())), mask: Addr::from_octets(mask) }
 }
 
+// `tests` are the kernel side's.
 #[cfg(test)]
-#[path = "filter_tests.rs"]
-mod filter_tests;
+#[path = "filter/tests.rs"]
+mod unit_tests;

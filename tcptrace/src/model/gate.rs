@@ -8,6 +8,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use super::{
     event::{Event, Id},
     filter::{Filter, Verdict},
+    tracker::Fate,
 };
 
 /// Events held at most. When more would be, the oldest is let through: shown too much, not too little.
@@ -33,8 +34,9 @@ impl Gate {
         Self { filter, ..Self::default() }
     }
 
-    /// Passes on the event, and those held for its sake, if the connection is wanted.
-    pub fn pass(&mut self, event: Event, show: &mut impl FnMut(Event)) {
+    /// Passes on the event, and those held for its sake, if the connection is wanted. Returns whether more of it is
+    /// to come.
+    pub fn pass(&mut self, event: Event, show: &mut impl FnMut(Event)) -> Fate {
         let verdict = match event.id {
             Some(id) if self.admitted.contains(&id) => Verdict::Admit,
             _ => self.filter.judge(&event),
@@ -44,6 +46,9 @@ impl Gate {
             (Verdict::Undecided | Verdict::Refuse, None) => {}
             (Verdict::Refuse, Some(id)) => {
                 self.take(id);
+                if self.filter.judge_socket(&event) == Verdict::Refuse {
+                    return Fate::Forget;
+                }
             }
             (Verdict::Admit, None) => self.show(event, show),
             (Verdict::Admit, Some(id)) => {
@@ -61,6 +66,7 @@ impl Gate {
                 self.show(event, show);
             }
         }
+        Fate::Keep
     }
 
     fn show(&self, event: Event, show: &mut impl FnMut(Event)) {
@@ -86,7 +92,8 @@ impl Gate {
         // Most of those that were taken left their place in the order behind.
         if self.order.len() > 2 * self.held.len() + 64 {
             let held = &self.held;
-            self.order.retain(|id| held.contains_key(id));
+            let mut seen = FxHashSet::default();
+            self.order.retain(|id| held.contains_key(id) && seen.insert(*id));
         }
     }
 
@@ -103,3 +110,6 @@ impl Gate {
         events
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -28,6 +28,15 @@ const ECONNABORTED: i32 = 103;
 /// What the running kernel calls its RST reasons, by number.
 pub type Reasons = BTreeMap<i32, Arc<str>>;
 
+/// What becomes of a connection that an event was handed on of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// More is to come of it.
+    Keep,
+    /// The kernel side will not report it again, because the filter refuses it.
+    Forget,
+}
+
 /// A socket, from the first record of it to [`AFTERLIFE_NS`] after its last.
 #[derive(Debug)]
 struct Conn {
@@ -86,20 +95,25 @@ impl Tracker {
     }
 
     /// Takes the next record, with its detail if it is a CLOSE, and hands on what it means.
-    pub fn feed(&mut self, record: &Record, detail: Option<&CloseDetail>, emit: &mut impl FnMut(Event)) {
+    pub fn feed(
+        &mut self,
+        record: &Record,
+        detail: Option<&CloseDetail>,
+        emit: &mut impl FnMut(Event) -> Fate,
+    ) {
         self.forget(record.ts_ns);
         match record.kind {
             record::Kind::TRANSITION | record::Kind::CLOSE => self.transition(record, detail, emit),
-            record::Kind::RST_SENT => emit(self.rst_sent(record)),
-            record::Kind::RST_RECEIVED => emit(self.rst_received(record)),
-            record::Kind::RETRANSMIT | record::Kind::RETRANSMIT_SYNACK => emit(self.retransmit(record)),
+            record::Kind::RST_SENT => _ = emit(self.rst_sent(record)),
+            record::Kind::RST_RECEIVED => _ = emit(self.rst_received(record)),
+            record::Kind::RETRANSMIT | record::Kind::RETRANSMIT_SYNACK => _ = emit(self.retransmit(record)),
             _ => {}
         }
     }
 
     /// Lets time pass: ended connections are forgotten, and children whose second record did not come are
     /// reported as far as they are known.
-    pub fn tick(&mut self, now_ns: u64, emit: &mut impl FnMut(Event)) {
+    pub fn tick(&mut self, now_ns: u64, emit: &mut impl FnMut(Event) -> Fate) {
         self.forget(now_ns);
         let late: Vec<u64> = self
             .newborn
@@ -128,7 +142,12 @@ impl Tracker {
         }
     }
 
-    fn transition(&mut self, record: &Record, detail: Option<&CloseDetail>, emit: &mut impl FnMut(Event)) {
+    fn transition(
+        &mut self,
+        record: &Record,
+        detail: Option<&CloseDetail>,
+        emit: &mut impl FnMut(Event) -> Fate,
+    ) {
         let from_listener = record.old == State::LISTEN.number() && record.new == State::SYN_RECV.number();
         if from_listener && record.tuple.rport == 0 {
             // Up to 6.14 the child is still a copy of its listener here, cookie and all. Its next record
@@ -139,13 +158,18 @@ impl Tracker {
             return;
         }
         if let Some(birth) = self.newborn.remove(&record.sk) {
-            let birth = Record { tuple: record.tuple, cookie: record.cookie, ..birth };
+            let birth = if record.old == State::SYN_RECV.number() {
+                Record { tuple: record.tuple, cookie: record.cookie, ..birth }
+            } else {
+                // The record between was lost, and the address is another socket's now.
+                Record { cookie: 0, ..birth }
+            };
             self.step(&birth, None, emit);
         }
         self.step(record, detail, emit);
     }
 
-    fn step(&mut self, record: &Record, detail: Option<&CloseDetail>, emit: &mut impl FnMut(Event)) {
+    fn step(&mut self, record: &Record, detail: Option<&CloseDetail>, emit: &mut impl FnMut(Event) -> Fate) {
         let (Some(old), Some(new)) = (State::from_kernel(record.old), State::from_kernel(record.new)) else {
             return;
         };
@@ -154,7 +178,8 @@ impl Tracker {
             (State::CLOSE, State::SYN_SENT | State::LISTEN) | (State::LISTEN, State::SYN_RECV)
         );
         let key = self.key(record);
-        if birth {
+        let over = |conn: &Conn| conn.state == State::CLOSE && old != State::CLOSE;
+        if birth || self.conns.get(&key).is_some_and(over) {
             self.bury(key);
         }
         let listener = if old == State::LISTEN && new == State::SYN_RECV {
@@ -218,9 +243,13 @@ impl Tracker {
                 totals: detail.map(|detail| close::totals(old, record, detail, conn.role)),
                 ..event_of(record, Some(conn))
             };
-            emit(event);
+            // Listeners are kept for the sake of their children.
+            if emit(event) == Fate::Forget && conn.role != Some(Role::Listener) && new != State::CLOSE {
+                self.conns.remove(&key);
+                return;
+            }
         }
-        if new == State::LISTEN && !repeated {
+        if new == State::LISTEN && !repeated && conn.tuple.lport != 0 {
             let tuple = conn.tuple;
             self.listeners.entry((tuple.netns, tuple.lport)).or_default().push((tuple, key));
         }
@@ -375,10 +404,10 @@ fn complete(tuple: Tuple, known: &Tuple) -> Tuple {
 fn event_of(record: &Record, conn: Option<&Conn>) -> Event {
     let has = |flag| record.flags & flag != 0;
     // Minisocks have neither user nor cgroup, and no RST without a socket has.
-    let full = record.sk != 0
-        && !(record.kind == record::Kind::RST_SENT
-            && State::from_kernel(record.new)
-                .is_none_or(|state| matches!(state, State::TIME_WAIT | State::NEW_SYN_RECV)));
+    let small = record.kind == record::Kind::RST_SENT
+        && State::from_kernel(record.new)
+            .is_none_or(|state| matches!(state, State::TIME_WAIT | State::NEW_SYN_RECV));
+    let full = record.sk != 0 && !small;
     Event {
         ts_ns: record.ts_ns,
         kind: Kind::Transition,
@@ -400,7 +429,7 @@ fn event_of(record: &Record, conn: Option<&Conn>) -> Event {
         prev_state: None,
         retransmits: None,
         totals: None,
-        closed: conn.map_or(record.cookie == 0, |conn| conn.state == State::CLOSE),
+        closed: conn.map_or(small || record.cookie == 0, |conn| conn.state == State::CLOSE),
     }
 }
 

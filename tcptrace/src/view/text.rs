@@ -63,7 +63,7 @@ enum Column {
 }
 
 /// In which order columns give way on a narrow terminal. Local gives its address away and keeps the port.
-const GIVE_WAY: [Column; 8] = [
+const GIVE_WAY: [Column; 9] = [
     Column::Note,
     Column::Local,
     Column::Time,
@@ -72,6 +72,8 @@ const GIVE_WAY: [Column; 8] = [
     Column::Netns,
     Column::Role,
     Column::Comm,
+    // Cut to its first digits a time would be another.
+    Column::Ms,
 ];
 
 const NARROW: [Column; 8] = [
@@ -203,14 +205,18 @@ impl Text {
     fn end_line(&mut self, part: Range<usize>, style: Style) {
         let line = self.line.trim_end();
         let room = self.options.columns.map_or(usize::MAX, usize::from);
-        let end = line.char_indices().nth(room).map_or(line.len(), |(index, _)| index);
+        // The last column of a line that does not fit says that there is more.
+        let cut = line.char_indices().nth(room).is_some();
+        let whole = if cut { room.saturating_sub(1) } else { room };
+        let end = line.char_indices().nth(whole).map_or(line.len(), |(index, _)| index);
+        let more = if cut { "…" } else { "" };
         let part = part.start.min(end)..part.end.min(end);
         let (before, painted, after) =
             (&line[..part.start], &line[part.start..part.end], &line[part.end..end]);
         if self.options.color && style != Style::new() && !painted.is_empty() {
-            let _ = writeln!(self.out, "{before}{style}{painted}{style:#}{after}");
+            let _ = writeln!(self.out, "{before}{style}{painted}{style:#}{after}{more}");
         } else {
-            let _ = writeln!(self.out, "{before}{painted}{after}");
+            let _ = writeln!(self.out, "{before}{painted}{after}{more}");
         }
         self.line.clear();
     }

@@ -13,14 +13,14 @@ use crate::support::{
 /// A listener that opens and closes. close() on one reports LISTEN>CLOSE (__tcp_close()).
 pub(crate) const LISTENER: &[&str] = &["CLOSE>LISTEN", "LISTEN>CLOSE"];
 /// An end that receives the FIN first: tcp_fin(), then its own close().
-const PASSIVE_CLIENT: &[&str] = &[
+pub(crate) const PASSIVE_CLIENT: &[&str] = &[
     "CLOSE>SYN_SENT",
     "SYN_SENT>ESTABLISHED",
     "ESTABLISHED>CLOSE_WAIT",
     "CLOSE_WAIT>LAST_ACK",
     "LAST_ACK>CLOSE",
 ];
-const PASSIVE_SERVER: &[&str] = &[
+pub(crate) const PASSIVE_SERVER: &[&str] = &[
     "LISTEN>SYN_RECV",
     "SYN_RECV>ESTABLISHED",
     "ESTABLISHED>CLOSE_WAIT",
@@ -29,14 +29,14 @@ const PASSIVE_SERVER: &[&str] = &[
 ];
 /// An end that sends the FIN first and is there to receive the other one: tcp_rcv_state_process() hands it to
 /// tcp_time_wait() and reports CLOSE.
-const ACTIVE_CLIENT: &[&str] = &[
+pub(crate) const ACTIVE_CLIENT: &[&str] = &[
     "CLOSE>SYN_SENT",
     "SYN_SENT>ESTABLISHED",
     "ESTABLISHED>FIN_WAIT1",
     "FIN_WAIT1>FIN_WAIT2",
     "FIN_WAIT2>TIME_WAIT (CLOSE)",
 ];
-const ACTIVE_SERVER: &[&str] = &[
+pub(crate) const ACTIVE_SERVER: &[&str] = &[
     "LISTEN>SYN_RECV",
     "SYN_RECV>ESTABLISHED",
     "ESTABLISHED>FIN_WAIT1",
@@ -301,31 +301,35 @@ fn bytes_are_payload() {
         assert_eq!(read_to_end(&server), b"");
         drop(server);
         assert_eq!(read_to_end(&client), b"");
-        let (orphan, orphans_server) = connect(&listener);
-        let orphan_ends = ends_of(&orphan);
-        tcp::send(&orphans_server, 65_536);
-        tcp::receive(&orphan, 65_536);
-        drop(orphans_server);
-        assert_eq!(read_to_end(&orphan), b"");
-        tcp::send(&client, 0);
-        drop((client, orphan, listener));
-        trace.until("all have closed", |events| {
-            events.iter().filter(|event| event.number("tx_bytes").is_some()).count() == 5
-        });
-        let log = trace.stop();
+        let (receiver, sender) = connect(&listener);
+        let others = ends_of(&receiver);
+        tcp::send(&sender, 65_536);
+        tcp::receive(&receiver, 65_536);
+        sender.shutdown(Shutdown::Write).unwrap();
+        assert_eq!(read_to_end(&receiver), b"");
+        drop(receiver);
+        assert_eq!(read_to_end(&sender), b"");
+        drop((client, sender, listener));
+        let log = trace.tells(&[
+            (ends.listener, LISTENER),
+            (ends.client, ACTIVE_CLIENT),
+            (ends.server, PASSIVE_SERVER),
+            (others.client, PASSIVE_CLIENT),
+            (others.server, ACTIVE_SERVER),
+        ]);
         for (end, tx_bytes, rx_bytes) in [
             (ends.client, 100_001, 7),
             (ends.server, 7, 100_001),
-            (orphan_ends.client, 0, 65_536),
-            (orphan_ends.server, 65_536, 0),
+            (others.client, 0, 65_536),
+            (others.server, 65_536, 0),
         ] {
             let events = log.of(end);
-            let (last, others) = events.split_last().unwrap();
+            let (last, earlier) = events.split_last().unwrap();
             let bytes = (last.number("tx_bytes"), last.number("rx_bytes"));
             assert_eq!(bytes, (Some(tx_bytes), Some(rx_bytes)), "{end}: {last:?}");
             assert_eq!(last.number("retransmits"), Some(0), "{end}: {last:?}");
             assert!(last.number("srtt_us").is_some(), "{end}: {last:?}");
-            assert!(others.iter().all(|event| event.number("tx_bytes").is_none()), "{end}: {others:?}");
+            assert!(earlier.iter().all(|event| event.number("tx_bytes").is_none()), "{end}: {earlier:?}");
         }
     });
 }

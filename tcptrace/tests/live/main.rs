@@ -10,5 +10,15 @@
 //! and children die with the test.
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod abort;
+mod addresses;
+mod agreement;
 mod close;
+mod crowd;
+mod family;
+mod mptcp;
+mod owners;
+mod ports;
+mod stop;
 mod support;
+mod trouble;

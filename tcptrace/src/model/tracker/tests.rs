@@ -156,7 +156,10 @@ impl Watch {
     fn events(&mut self, record: Record, detail: &CloseDetail) -> Vec<Event> {
         let mut events = Vec::new();
         let detail = (record.kind == record::Kind::CLOSE).then_some(detail);
-        self.tracker.feed(&record, detail, &mut |event| events.push(event));
+        self.tracker.feed(&record, detail, &mut |event| {
+            events.push(event);
+            Fate::Keep
+        });
         events
     }
 
@@ -177,7 +180,10 @@ impl Watch {
 
     fn tick(&mut self, us: u64) -> Vec<String> {
         let mut lines = Vec::new();
-        self.tracker.tick(us * 1000, &mut |event| lines.push(line(&event)));
+        self.tracker.tick(us * 1000, &mut |event| {
+            lines.push(line(&event));
+            Fate::Keep
+        });
         lines
     }
 
@@ -428,10 +434,12 @@ fn of_two_children_at_one_address_the_first_is_gone() {
     watch.feed(child.at(1000, "LISTEN>SYN_RECV"));
     assert_eq!(watch.feed(child.at(2000, "LISTEN>SYN_RECV")), ["own1 LISTEN>SYN_RECV - server -"]);
     assert_eq!(
-        watch.feed(server().at(2010, "SYN_RECV>ESTABLISHED")).last().unwrap(),
-        // What has an id keeps it.
-        "own1 SYN_RECV>ESTABLISHED 10 server -"
+        watch.feed(server().at(2010, "SYN_RECV>ESTABLISHED")),
+        ["8 LISTEN>SYN_RECV - server -", "8 SYN_RECV>ESTABLISHED 10 server -"]
     );
+    assert_eq!(watch.feed(server().at(3010, "ESTABLISHED>CLOSE")), ["8 ESTABLISHED>CLOSE 1000 server -"]);
+    watch.tick(100_000);
+    assert!(watch.tracker.is_empty());
 }
 
 #[test]
@@ -604,7 +612,7 @@ fn a_socket_killed_by_ss_is_reset_first_and_not_owned_by_ss() {
     let detail = CloseDetail { sk_err: ECONNABORTED, ..quiet() };
     assert_eq!(
         watch.close(by(666, client().at(3001, "ESTABLISHED>CLOSE")), &detail),
-        ["7 ESTABLISHED>CLOSE 1000 client -"]
+        ["7 ESTABLISHED>CLOSE 1001 client -"]
     );
 }
 
@@ -998,20 +1006,22 @@ proptest! {
     ) {
         let mut tracker = Tracker::new(Reasons::new(), raw);
         for ((record, detail), tick) in records.iter().zip(ticks) {
-            tracker.feed(record, detail.as_ref(), &mut |_| {});
+            tracker.feed(record, detail.as_ref(), &mut |_| Fate::Keep);
             if tick {
-                tracker.tick(record.ts_ns + 10_000_000, &mut |_| {});
+                tracker.tick(record.ts_ns + 10_000_000, &mut |_| Fate::Keep);
             }
         }
         // Those that were born and got no name get one, those that are closed go.
-        tracker.tick(2_000_000_000, &mut |_| {});
+        tracker.tick(2_000_000_000, &mut |_| Fate::Keep);
         let alive: Vec<Key> = tracker.conns.keys().copied().collect();
         for key in alive {
-            let sock = if key < SK { Sock { sk: 1, cookie: key, ..server() } } else { Sock { sk: key, cookie: 0, ..server() } };
+            let by_address = key == 0 || key >= SK;
+            let (sk, cookie) = if by_address { (key, 0) } else { (SK + 0xf000, key) };
+            let sock = Sock { sk, cookie, ..server() };
             let end = Record { ts_ns: 2_000_000_000, ..sock.at(0, "ESTABLISHED>CLOSE") };
-            tracker.feed(&end, Some(&quiet()), &mut |_| {});
+            tracker.feed(&end, Some(&quiet()), &mut |_| Fate::Keep);
         }
-        tracker.tick(3_000_000_000, &mut |_| {});
+        tracker.tick(3_000_000_000, &mut |_| Fate::Keep);
         prop_assert!(tracker.is_empty(), "{:?}", tracker);
         prop_assert!(tracker.ended.is_empty());
     }

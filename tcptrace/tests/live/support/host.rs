@@ -6,6 +6,7 @@ use std::{collections::HashMap, fs, process::Command, sync::LazyLock};
 use tcptrace::kernel::btf::Btf;
 
 /// What not every kernel since 5.10 has.
+#[expect(clippy::struct_excessive_bools, reason = "each is a feature of its own")]
 pub(crate) struct Features {
     /// RSTs carry their reason: 6.11, or the stable kernels that took the reasons over.
     pub(crate) reasons: bool,
@@ -13,6 +14,8 @@ pub(crate) struct Features {
     pub(crate) stray_resets: bool,
     /// Sockets are given a cookie by the probe (bpf_get_socket_cookie() in tracing programs since 5.12).
     pub(crate) cookies: bool,
+    /// CONFIG_MPTCP=y.
+    pub(crate) mptcp: bool,
 }
 
 /// What the running kernel has, by its BTF and never by its version.
@@ -24,6 +27,7 @@ pub(crate) static KERNEL: LazyLock<Features> = LazyLock::new(|| {
         reasons: btf.enum_value("sk_rst_reason", "SK_RST_REASON_TCP_STATE").is_some(),
         stray_resets: btf.tracepoint_args("tcp_send_reset").is_some_and(|count| count >= 3),
         cookies: btf.has_function("bpf_get_socket_ptr_cookie"),
+        mptcp: btf.has_struct("mptcp_sock"),
     }
 });
 
@@ -56,8 +60,9 @@ pub(crate) fn sysctl_if_any(name: &str, value: &str) {
     }
 }
 
-/// Sends everything for 192.0.2.0/24 (TEST-NET-1) into the void, silently: the route leads to `lo`, but the
-/// addresses are nobody's, and a route to others has dst_discard() for input.
+/// Makes 192.0.2.0/24 (TEST-NET-1) a place that never answers: a route leads there, over `lo`, so packets come
+/// back, but the addresses are not this host's, and tcp_v4_send_reset() sends no RST for what was not routed
+/// here.
 pub(crate) fn add_black_hole() {
     run("ip", &["route", "add", "192.0.2.0/24", "dev", "lo"]);
 }

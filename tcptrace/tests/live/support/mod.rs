@@ -3,6 +3,7 @@
 pub(crate) mod event;
 pub(crate) mod host;
 pub(crate) mod netns;
+pub(crate) mod packet;
 pub(crate) mod process;
 pub(crate) mod story;
 pub(crate) mod tcp;

@@ -90,6 +90,15 @@ fn reap(mut child: Child) -> Receiver<ExitStatus> {
     ended
 }
 
+/// Asks again and again until the answer is yes, for what nobody announces.
+pub(crate) fn await_that(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < deadline, "not after {PATIENCE:?}: {what}");
+        thread::yield_now();
+    }
+}
+
 /// A value that other threads change and a test waits for.
 pub(crate) struct Watched<T> {
     value: Mutex<T>,

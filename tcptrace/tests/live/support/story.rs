@@ -12,7 +12,7 @@ use super::{event::Event, host::KERNEL};
 pub(crate) struct End {
     pub(crate) lport: u16,
     pub(crate) rport: u16,
-    /// Not an end of a connection but RSTs that belong to none.
+    /// No end of a connection: RSTs that belong to none, and SYN-ACKs, which come before there is one.
     pub(crate) stray: bool,
 }
 
@@ -26,7 +26,7 @@ impl End {
         Self::new(port, 0)
     }
 
-    /// RSTs without a connection.
+    /// What happens without a connection.
     pub(crate) const fn stray(lport: u16, rport: u16) -> Self {
         Self { lport, rport, stray: true }
     }
@@ -66,7 +66,7 @@ pub(crate) fn story_of(events: &[Event]) -> Story<'_> {
                 current.insert(id, life);
                 lives[life].push(event);
             }
-            None if event.kind() == "rst_sent" => {
+            None if matches!(event.kind(), "rst_sent" | "retransmit") => {
                 let end = End::stray(event.port("lport"), event.port("rport"));
                 story.entry(end).or_default().push(event);
             }
@@ -91,7 +91,8 @@ pub(crate) type Expected<'a> = (End, &'a [&'a str]);
 pub(crate) fn adapt(expected: &[Expected<'_>]) -> BTreeMap<End, Vec<String>> {
     let mut adapted = BTreeMap::new();
     for (end, words) in expected {
-        let stray = |words: &str| end.stray || words.contains("TCP_TIMEWAIT_SOCKET");
+        let stray =
+            |words: &str| words.starts_with("RST>") && end.stray || words.contains("TCP_TIMEWAIT_SOCKET");
         let words: Vec<String> = words
             .iter()
             .filter(|words| KERNEL.stray_resets || !stray(words))

@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, Read as _, Write as _},
-    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream},
 };
 
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
@@ -30,12 +30,7 @@ pub(crate) struct Ends {
 
 /// Connects to a port of its own.
 pub(crate) fn pair() -> Pair {
-    pair_at(LOCALHOST)
-}
-
-/// Connects to a port of its own on an address.
-pub(crate) fn pair_at(addr: IpAddr) -> Pair {
-    let listener = TcpListener::bind((addr, 0)).unwrap();
+    let listener = TcpListener::bind((LOCALHOST, 0)).unwrap();
     let (client, server) = connect(&listener);
     let ends = ends_of(&client);
     Pair { listener, client, server, ends }
@@ -64,17 +59,12 @@ pub(crate) fn stream_socket(addr: IpAddr) -> Socket {
     Socket::new(domain, Type::STREAM, Some(Protocol::TCP)).unwrap()
 }
 
-/// A TCP socket that has a port.
+/// A TCP socket that has a port. Nobody else listens there as long as it lives.
 pub(crate) fn bound_socket() -> (Socket, u16) {
     let socket = stream_socket(LOCALHOST);
     socket.bind(&SocketAddr::new(LOCALHOST, 0).into()).unwrap();
     let port = socket.local_addr().unwrap().as_socket().unwrap().port();
     (socket, port)
-}
-
-/// A port that nobody listens on, as long as the socket that has it does not.
-pub(crate) fn closed_port() -> (Socket, u16) {
-    bound_socket()
 }
 
 /// Reads to the end of what the peer sent: until its FIN has been received.
@@ -88,6 +78,15 @@ pub(crate) fn read_to_end(mut stream: &TcpStream) -> Vec<u8> {
 pub(crate) fn await_reset(mut stream: &TcpStream) {
     let error = stream.read(&mut [0]).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::ConnectionReset, "{error}");
+}
+
+/// Closes the client's half, then the server's end, then the client's: nothing is left to chance.
+pub(crate) fn close_in_order(client: TcpStream, server: TcpStream) {
+    client.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(read_to_end(&server), b"");
+    drop(server);
+    assert_eq!(read_to_end(&client), b"");
+    drop(client);
 }
 
 /// Sends so many bytes.
