@@ -99,8 +99,9 @@ impl News {
         Self {
             // connect() chooses the port after CLOSE -> SYN_SENT, listen() after CLOSE -> LISTEN.
             port: old == SYN_SENT || (old == LISTEN && new == CLOSE),
-            // The states in which a connection can be accepted.
-            user: old == SYN_RECV || old == ESTABLISHED || old == CLOSE_WAIT,
+            // The states in which a connection can be accepted; and a listener may be another user's than those who
+            // accept.
+            user: matches!(old, SYN_RECV | ESTABLISHED | CLOSE_WAIT | LISTEN) || new == LISTEN,
         }
     }
 }

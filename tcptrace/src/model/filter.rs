@@ -141,11 +141,10 @@ impl Filter {
             self.cgroups.iter().any(|cgroup| cgroup.id == id || cgroup.holds(event.cgroup_path.as_deref()))
         });
         tests.add(!self.cgroups.is_empty(), Some(cgroup));
-        // Until it is accepted a connection shows its listener's user.
+        // Until it is accepted a connection shows its listener's user, which need not be that of who accepts.
         let uid = match event.uid {
-            Some(uid) if self.uids.contains(&uid) => Some(true),
-            Some(_) if event.unaccepted => unknown,
-            _ => Some(false),
+            Some(_) if event.unaccepted && !event.closed => None,
+            uid => Some(uid.is_some_and(|uid| self.uids.contains(&uid))),
         };
         tests.add(!self.uids.is_empty(), uid);
         tests.verdict()
@@ -176,10 +175,10 @@ impl Filter {
                 .any(|state| self.states.contains(&state))
     }
 
-    /// Whether the verdict on a connection may change while it lives, for better or worse.
+    /// Whether the verdict on a connection may change while it lives: its owner may.
     #[must_use]
     pub fn follows_owners(&self) -> bool {
-        !self.pids.is_empty() || !self.comms.is_empty() || !self.uids.is_empty()
+        !self.pids.is_empty() || !self.comms.is_empty()
     }
 
     /// The part of the filter that the kernel side tests. What does not fit its tables it lets pass.

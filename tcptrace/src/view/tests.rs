@@ -40,8 +40,8 @@ fn comm(name: &[u8]) -> Comm {
     Comm(bytes)
 }
 
-fn owner(pid: u32, name: &[u8], source: OwnerSource) -> Option<Owner> {
-    Some(Owner { pid, comm: comm(name), source })
+fn owner(pid: u32, name: &[u8], source: OwnerSource) -> Owner {
+    Owner { pid, comm: comm(name), source }
 }
 
 /// An event a number of µs after the start, of 10.0.0.5:443 with 10.0.0.9:51344, of which little is known.
@@ -84,7 +84,7 @@ fn transition(us: u64, old: State, new: State) -> Event {
         new: Some(new),
         id: Some(Id(0x51c2)),
         role: Some(Role::Server),
-        owner: owner(4123, b"nginx", OwnerSource::Listener),
+        owner: Some(owner(4123, b"nginx", OwnerSource::Listener)),
         uid: Some(33),
         ..event(us)
     }
@@ -112,7 +112,7 @@ fn transitions() -> Vec<Event> {
         id: Some(Id(0x51c3)),
         tuple: tuple("2001:db8::5", 40000, "2001:db8:aaaa:bbbb:cccc:dddd:eeee:ffff", 5432),
         role: Some(Role::Client),
-        owner: owner(987_654, b"worker_process1", source),
+        owner: Some(owner(987_654, b"worker_process1", source)),
         uid: Some(1000),
         task_pid: 987_654,
         task_comm: comm(b"worker_process1"),
@@ -127,7 +127,7 @@ fn transitions() -> Vec<Event> {
             tuple: tuple("::", 443, "::", 0),
             id: Some(Id(9)),
             role: Some(Role::Listener),
-            owner: owner(4123, b"nginx", OwnerSource::Listen),
+            owner: Some(owner(4123, b"nginx", OwnerSource::Listen)),
             ..server(1, State::CLOSE, State::LISTEN)
         },
         Event { unaccepted: true, ..server(100, State::LISTEN, State::SYN_RECV) },
@@ -135,7 +135,7 @@ fn transitions() -> Vec<Event> {
         Event { in_state_ns: Some(12_345_678), ..server(12_477, State::ESTABLISHED, State::CLOSE_WAIT) },
         Event {
             in_state_ns: Some(86_400_123_456_789),
-            owner: owner(4124, b"nginx", OwnerSource::Close),
+            owner: Some(owner(4124, b"nginx", OwnerSource::Close)),
             ..server(86_400_135_933, State::CLOSE_WAIT, State::LAST_ACK)
         },
         Event {
@@ -178,7 +178,7 @@ fn transitions() -> Vec<Event> {
 /// Resets, retransmits and names that mean harm.
 fn others() -> Vec<Event> {
     let hostile = |us, name: &[u8]| Event {
-        owner: owner(666, name, OwnerSource::Close),
+        owner: Some(owner(666, name, OwnerSource::Close)),
         task_pid: 666,
         task_comm: comm(name),
         ..transition(us, State::ESTABLISHED, State::FIN_WAIT1)
@@ -246,25 +246,25 @@ fn take(view: &mut dyn View) -> String {
     String::from_utf8(out).unwrap()
 }
 
-fn text(options: TextOptions) -> String {
-    render(&mut Text::new(clock(), TextOptions { header: true, ..options }))
+fn text(options: &TextOptions) -> String {
+    render(&mut Text::new(clock(), TextOptions { header: true, ..options.clone() }))
 }
 
 // Text.
 
 #[test]
 fn text_in_a_file() {
-    insta::assert_snapshot!(text(TextOptions::default()));
+    insta::assert_snapshot!(text(&TextOptions::default()));
 }
 
 #[test]
 fn text_in_a_file_wide() {
-    insta::assert_snapshot!(text(TextOptions { wide: true, ..TextOptions::default() }));
+    insta::assert_snapshot!(text(&TextOptions { wide: true, ..TextOptions::default() }));
 }
 
 #[track_caller]
 fn on_terminal(columns: u16, wide: bool) -> String {
-    let text = text(TextOptions { columns: Some(columns), wide, ..TextOptions::default() });
+    let text = text(&TextOptions { columns: Some(columns), wide, ..TextOptions::default() });
     for line in text.lines() {
         assert!(line.chars().count() <= columns.into(), "longer than {columns}: {line}");
     }
@@ -326,7 +326,7 @@ fn no_time_in_a_state_is_cut_to_a_smaller_one() {
 #[test]
 fn text_in_colour() {
     let options = TextOptions { color: true, columns: Some(80), ..TextOptions::default() };
-    let coloured = text(options);
+    let coloured = text(&options);
     insta::assert_snapshot!(coloured.replace('\x1b', "␛"));
     // Without its colours it is what it would be without colours.
     let bare: String = anstream::adapter::strip_str(&coloured).to_string();
@@ -364,7 +364,7 @@ fn text_with_the_time_of_day() {
 fn a_time_that_was_asked_for_gives_way_last() {
     let starts = |time, columns: u16, title: &str| {
         let options = TextOptions { time, columns: Some(columns), header: true, ..TextOptions::default() };
-        let text = text(options);
+        let text = text(&options);
         assert!(text.starts_with(title), "{columns}: {text}");
     };
     starts(TimeStyle::SinceStart, 95, "TIME(s)  PID");
@@ -462,7 +462,8 @@ fn no_view_lets_a_control_byte_through() {
     ];
     for byte in 1..=255 {
         let name = comm(&[b'a', byte, b'b']);
-        let event = Event { owner: owner(1, name.bytes(), OwnerSource::Close), task_comm: name, ..event(1) };
+        let event =
+            Event { owner: Some(owner(1, name.bytes(), OwnerSource::Close)), task_comm: name, ..event(1) };
         for view in &mut views {
             view.event(&event);
         }

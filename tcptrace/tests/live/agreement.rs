@@ -212,6 +212,22 @@ fn with_bpftrace() {
             saw_anything(&printed.lock())
         });
         let clients = many_ends(listener);
+        // What it has not printed when it is interrupted it does not print any more.
+        let over = |lines: &Lines| {
+            let steps = steps_of_bpftrace(&lines.lines);
+            let ended =
+                |steps: &Vec<(u8, u8)>| steps.last().is_some_and(|(_, new)| *new == State::CLOSE.number());
+            clients.iter().all(|client| {
+                // A refused connect has no other end.
+                let server_ended = steps.get(&(PORT, *client)).is_none_or(ended);
+                steps.get(&(*client, PORT)).is_some_and(ended) && server_ended
+            })
+        };
+        await_that("bpftrace has printed every end", || {
+            // It hands on what it has when there is more.
+            drop(TcpStream::connect((Ipv4Addr::LOCALHOST, PORT)));
+            over(&printed.lock())
+        });
         bpftrace.signal(Signal::INT);
         assert!(printed.wait(|lines| lines.closed), "bpftrace has not ended");
         assert!(bpftrace.wait().success());

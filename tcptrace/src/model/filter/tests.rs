@@ -162,7 +162,10 @@ fn a_listener_has_no_peer() {
 fn the_user_of_a_connection_that_nobody_accepted_is_waited_for() {
     let unaccepted = Event { unaccepted: true, ..event() };
     undecided(&Filter { uids: vec![0], ..all() }, &unaccepted);
-    assert_eq!(Filter { uids: vec![33], ..all() }.judge(&unaccepted), Verdict::Admit);
+    // The listener's user is wanted, but it need not be who accepts.
+    let listeners = Filter { uids: vec![33], ..all() };
+    assert_eq!(listeners.judge(&unaccepted), Verdict::Undecided);
+    assert_eq!(listeners.judge(&Event { closed: true, ..unaccepted }), Verdict::Admit);
     let without_socket = Event { uid: None, ..event() };
     assert_eq!(Filter { uids: vec![0], ..all() }.judge(&without_socket), Verdict::Refuse);
 }
@@ -180,6 +183,15 @@ fn an_owner_that_may_change_is_waited_for() {
     // Nobody will ever own what belongs to no connection.
     let nobodys = Event { owner: None, id: None, ..event() };
     assert_eq!(Filter { pids: vec![1], ..all() }.judge(&nobodys), Verdict::Refuse);
+}
+
+#[test]
+fn an_owner_does_not_judge_the_socket() {
+    let filter = Filter { pids: vec![1], comms: vec!["sshd".into()], lports: vec![443..=443], ..all() };
+    assert_eq!(filter.judge(&event()), Verdict::Refuse);
+    assert_eq!(filter.judge_socket(&event()), Verdict::Admit);
+    let elsewhere = Filter { lports: vec![80..=80], ..filter };
+    assert_eq!(elsewhere.judge_socket(&event()), Verdict::Refuse);
 }
 
 #[test]
@@ -282,11 +294,10 @@ fn states_choose_events_and_no_connections() {
 }
 
 #[test]
-fn only_users_and_owners_change() {
+fn only_owners_change() {
     assert!(Filter { pids: vec![1], ..all() }.follows_owners());
     assert!(Filter { comms: vec!["a".into()], ..all() }.follows_owners());
-    assert!(Filter { uids: vec![1], ..all() }.follows_owners());
-    assert!(!Filter { lports: vec![1..=1], netns: vec![1], ..all() }.follows_owners());
+    assert!(!Filter { lports: vec![1..=1], netns: vec![1], uids: vec![1], ..all() }.follows_owners());
 }
 
 // The kernel side's part.
@@ -462,5 +473,6 @@ proptest! {
         }
         let expected = if kernel_admits(&filter, &event) { Verdict::Admit } else { Verdict::Refuse };
         prop_assert_eq!(filter.judge(&event), expected);
+        prop_assert_eq!(filter.judge_socket(&event), expected);
     }
 }

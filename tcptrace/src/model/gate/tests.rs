@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use proptest::{collection::vec, prelude::*, sample::Index};
 use tcptrace_common::{
     filter::News,
     record::{self, Addr, CloseDetail, Record, Tuple, UNKNOWN, flags},
@@ -63,6 +64,7 @@ fn owned(pid: u32, source: OwnerSource, event: Event) -> Event {
 }
 
 /// What comes through: connection, local port, state entered.
+#[track_caller]
 fn pass(gate: &mut Gate, event: Event) -> Vec<String> {
     let mut shown = Vec::new();
     gate.pass(event, &mut |event| {
@@ -242,20 +244,17 @@ fn records() -> Vec<Record> {
     ]
 }
 
-/// What is shown of those connections, and what is left of them once they are over.
-fn watch(filter: &Filter) -> (Vec<u64>, String) {
+/// What is shown of these records, by connection, and what is left of them once all is over.
+fn watch(filter: &Filter, records: &[Record]) -> (Vec<u64>, String) {
     let (mut tracker, mut gate) = (Tracker::default(), Gate::new(filter.clone()));
     let detail = CloseDetail { tw_count: UNKNOWN, tw_max: UNKNOWN, ..CloseDetail::default() };
     let mut shown = Vec::new();
-    for record in records() {
-        if kernel_admits(filter, &record) {
-            let detail = (record.kind == record::Kind::CLOSE).then_some(&detail);
-            tracker.feed(&record, detail, &mut |event| {
-                gate.pass(event, &mut |event| shown.push(event.id.unwrap().0))
-            });
-        }
+    let mut show = |event| gate.pass(event, &mut |event| shown.push(event.id.unwrap().0));
+    for record in records.iter().filter(|record| kernel_admits(filter, record)) {
+        let detail = (record.kind == record::Kind::CLOSE).then_some(&detail);
+        tracker.feed(record, detail, &mut show);
     }
-    tracker.tick(1_000_000_000, &mut |_| Fate::Keep);
+    tracker.tick(1_000_000_000_000, &mut show);
     let Gate { admitted, held, .. } = gate;
     let left = format!("{} tracked, {} held, {} admitted", tracker.len(), held.len(), admitted.len());
     (shown, left)
@@ -276,20 +275,28 @@ fn a_wanted_connection_is_shown_whole_and_nothing_is_left() {
         (Filter { uids: vec![33], lports: vec![1001..=1001], ..Filter::default() }, one),
         (Filter { uids: vec![33], lports: vec![1002..=1002], ..Filter::default() }, two),
     ] {
-        let (shown, _) = watch(&filter);
-        assert_eq!(shown, wanted, "{filter:?}");
+        let (shown, left) = watch(&filter, &records());
+        assert_eq!((&shown[..], &*left), (&wanted[..], CLEAN), "{filter:?}");
     }
-    let (shown, left) = watch(&Filter::default());
+    let (shown, left) = watch(&Filter::default(), &records());
     assert_eq!((shown.len(), &*left), (10, CLEAN));
-    let (shown, left) = watch(&Filter { rports: vec![443..=443], ..Filter::default() });
+    let (shown, left) = watch(&Filter { rports: vec![443..=443], ..Filter::default() }, &records());
     assert_eq!((shown.len(), &*left), (10, CLEAN));
+}
+
+#[test]
+fn what_its_listeners_user_admitted_is_shown_whole_and_nothing_is_left() {
+    // The listener is user 0's, who accepts is user 33.
+    let (shown, left) = watch(&Filter { uids: vec![0], ..Filter::default() }, &records());
+    // As it is where the users do not fit the kernel's table.
+    let (many, _) = watch(&Filter { uids: vec![0, 1, 2, 3, 4], ..Filter::default() }, &records());
+    assert_eq!((shown, &*left), (many, CLEAN));
 }
 
 #[track_caller]
 fn leaves_nothing(filter: &Filter) {
-    let (shown, left) = watch(filter);
-    assert_eq!(shown, [0; 0], "{filter:?}");
-    assert_eq!(left, CLEAN, "{filter:?}");
+    let (shown, left) = watch(filter, &records());
+    assert_eq!((shown.len(), &*left), (0, CLEAN), "{filter:?}");
 }
 
 #[test]
@@ -322,4 +329,138 @@ fn nothing_is_left_of_a_connection_with_an_unwanted_port() {
 #[test]
 fn nothing_is_left_of_a_connection_that_an_unwanted_user_accepted() {
     leaves_nothing(&Filter { uids: vec![1], ..Filter::default() });
+}
+
+#[test]
+fn what_the_kernel_side_will_not_report_again_is_to_be_forgotten() {
+    let fate = |filter: Filter, event| Gate::new(filter).pass(event, &mut |_| {});
+    let port = Filter { lports: vec![1001..=1001], ..Filter::default() };
+    assert_eq!(fate(port.clone(), event(2, "SYN_SENT>ESTABLISHED")), Fate::Forget);
+    assert_eq!(fate(port.clone(), event(1, "SYN_SENT>ESTABLISHED")), Fate::Keep);
+    assert_eq!(fate(port, portless(event(2, "CLOSE>SYN_SENT"))), Fate::Keep);
+    // Of these the kernel side knows nothing.
+    let process = Filter { pids: vec![1], ..Filter::default() };
+    let others = owned(2, OwnerSource::Connect, event(1, "CLOSE>SYN_SENT"));
+    assert_eq!(fate(process.clone(), others), Fate::Keep);
+    assert_eq!(fate(process, event(1, "CLOSE>SYN_SENT")), Fate::Keep);
+    let state = Filter { states: vec![State::LISTEN], ..Filter::default() };
+    assert_eq!(fate(state, event(1, "CLOSE>SYN_SENT")), Fate::Keep);
+}
+
+/// A connection of a host: what there is to know of it, and its transitions.
+#[derive(Clone, Debug)]
+struct Life {
+    lport: u16,
+    rport: u16,
+    uid: u32,
+    /// Who owns it; `None`: nobody ever acts.
+    pid: Option<u32>,
+    records: Vec<Record>,
+}
+
+const LISTENERS_UID: u32 = 0;
+
+/// The lives that connection `n` may have. Before 6.15 a child is not `named_at_birth`.
+fn any_life(n: u16) -> impl Strategy<Value = Life> {
+    (0..6usize, 1..4u16, 1..4u16, 1..4u32, 1..4u32, any::<bool>()).prop_map(
+        move |(kind, lport, rport, uid, pid, named_at_birth)| {
+            let tuple = Tuple { lport, rport, ..record(n, "CLOSE>CLOSE").tuple };
+            let at = |change| Record { tuple, uid, ..record(n, change) };
+            let acts = |change| Record { task_pid: pid, flags: flags::SOCKET | flags::OWNED, ..at(change) };
+            let dead = |change| Record { flags: flags::DEAD | flags::DONE, ..at(change) };
+            let unaccepted = |change| Record { uid: LISTENERS_UID, flags: 0, ..at(change) };
+            let portless = |record| Record { tuple: Tuple { lport: 0, ..tuple }, ..record };
+            let unnamed = Tuple { laddr: addr("::"), raddr: addr("::"), rport: 0, ..tuple };
+            let birth = unaccepted("LISTEN>SYN_RECV");
+            let birth = if named_at_birth { birth } else { Record { tuple: unnamed, cookie: 999, ..birth } };
+            let syn = portless(acts("CLOSE>SYN_SENT"));
+            let handshake = unaccepted("SYN_RECV>ESTABLISHED");
+            let (records, acted) = match kind {
+                // No free port, and refused.
+                0 => (vec![syn, portless(acts("SYN_SENT>CLOSE"))], true),
+                1 => (vec![syn, at("SYN_SENT>CLOSE")], true),
+                2 => {
+                    let middle = [at("SYN_SENT>ESTABLISHED"), acts("ESTABLISHED>FIN_WAIT1")];
+                    let end = [dead("FIN_WAIT1>FIN_WAIT2"), dead("FIN_WAIT2>CLOSE")];
+                    ([vec![syn], middle.to_vec(), end.to_vec()].concat(), true)
+                }
+                // Accepted, by chance after the peer's FIN.
+                3 => {
+                    let end = [acts("CLOSE_WAIT>LAST_ACK"), dead("LAST_ACK>CLOSE")];
+                    (
+                        [vec![birth, handshake, unaccepted("ESTABLISHED>CLOSE_WAIT")], end.to_vec()].concat(),
+                        true,
+                    )
+                }
+                4 => {
+                    let end =
+                        [acts("ESTABLISHED>FIN_WAIT1"), dead("FIN_WAIT1>CLOSING"), dead("CLOSING>CLOSE")];
+                    ([vec![birth, handshake], end.to_vec()].concat(), true)
+                }
+                _ => (vec![birth, handshake, unaccepted("ESTABLISHED>CLOSE")], false),
+            };
+            Life {
+                lport: if kind == 0 { 0 } else { lport },
+                rport,
+                uid: if acted { uid } else { LISTENERS_UID },
+                pid: acted.then_some(pid),
+                records,
+            }
+        },
+    )
+}
+
+fn any_filter() -> impl Strategy<Value = Filter> {
+    let ports = || prop_oneof![2 => Just(Vec::new()), 1 => (1..4u16).prop_map(|port| vec![port..=port])];
+    let numbers = || prop_oneof![2 => Just(Vec::new()), 1 => (0..4u32).prop_map(|number| vec![number])];
+    (ports(), ports(), ports(), numbers(), numbers()).prop_map(|(lports, rports, ports, uids, pids)| Filter {
+        pids,
+        lports,
+        rports,
+        ports,
+        uids,
+        ..Filter::default()
+    })
+}
+
+fn wants(filter: &Filter, life: &Life) -> bool {
+    let port = |ports: &[std::ops::RangeInclusive<u16>], port| {
+        ports.is_empty() || ports.iter().any(|range| range.contains(&port))
+    };
+    port(&filter.lports, life.lport)
+        && port(&filter.rports, life.rport)
+        && (port(&filter.ports, life.lport) || port(&filter.ports, life.rport))
+        && (filter.uids.is_empty() || filter.uids.contains(&life.uid))
+        && (filter.pids.is_empty() || life.pid.is_some_and(|pid| filter.pids.contains(&pid)))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    #[test]
+    fn connections_are_shown_whole_or_not_at_all_and_nothing_is_left(
+        filter in any_filter(),
+        lives in (any_life(1), any_life(2), any_life(3)),
+        turns in vec(any::<Index>(), 15),
+    ) {
+        let lives = [lives.0, lives.1, lives.2];
+        let mut todo: Vec<VecDeque<Record>> =
+            lives.iter().map(|life| life.records.iter().copied().collect()).collect();
+        let mut records = Vec::new();
+        for turn in turns {
+            todo.retain(|todo| !todo.is_empty());
+            if todo.is_empty() {
+                break;
+            }
+            let turn = turn.index(todo.len());
+            records.extend(todo[turn].pop_front());
+        }
+        let (shown, left) = watch(&filter, &records);
+        for (n, life) in (1..).zip(&lives) {
+            let count = shown.iter().filter(|id| **id == n).count();
+            let wanted = if wants(&filter, life) { life.records.len() } else { 0 };
+            prop_assert_eq!(count, wanted, "{}", n);
+        }
+        prop_assert_eq!(left, CLEAN);
+    }
 }

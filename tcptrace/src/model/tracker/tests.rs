@@ -854,6 +854,53 @@ fn what_is_over_is_forgotten() {
     assert!(watch.tracker.is_empty() && watch.tracker.listeners.is_empty() && watch.tracker.ended.is_empty());
 }
 
+/// What is left of a socket's story when nobody wants to see it, and what was said of it.
+fn unwanted(sock: &Sock, changes: &[&str]) -> (Tracker, Vec<String>) {
+    let mut tracker = Tracker::default();
+    let mut lines = Vec::new();
+    for (ms, change) in (1..).zip(changes) {
+        let detail = quiet();
+        let record = by(80, sock.at(ms * 1000, change));
+        let detail = (record.kind == record::Kind::CLOSE).then_some(&detail);
+        tracker.feed(&record, detail, &mut |event| {
+            lines.push(line(&event));
+            Fate::Forget
+        });
+    }
+    (tracker, lines)
+}
+
+#[test]
+fn what_will_not_be_reported_again_is_forgotten() {
+    let (tracker, lines) = unwanted(&client(), &["CLOSE>SYN_SENT", "SYN_SENT>ESTABLISHED"]);
+    assert!(tracker.is_empty());
+    // Should it be reported after all, then it is a connection like one from before the start.
+    assert_eq!(lines[1], "7 SYN_SENT>ESTABLISHED - client close 80");
+    let (tracker, _) = unwanted(&server(), &ACCEPT);
+    assert!(tracker.is_empty());
+    let (mut tracker, _) = unwanted(&server().listener(), &["LISTEN>SYN_RECV"]);
+    tracker.tick(1_000_000_000, &mut |_| Fate::Forget);
+    assert!(tracker.is_empty());
+}
+
+#[test]
+fn what_closes_is_kept_for_its_reset_all_the_same() {
+    let (mut tracker, _) = unwanted(&client(), &["ESTABLISHED>CLOSE"]);
+    assert_eq!(tracker.len(), 1);
+    tracker.tick(1_000_000_000, &mut |_| Fate::Forget);
+    assert!(tracker.is_empty() && tracker.ended.is_empty());
+}
+
+#[test]
+fn a_listener_is_kept_for_its_children() {
+    let (tracker, _) = unwanted(&listener(), &["CLOSE>LISTEN"]);
+    let mut watch = Watch { tracker };
+    assert_eq!(watch.feed(server().at(9000, "LISTEN>SYN_RECV")), ["8 LISTEN>SYN_RECV - server listener 80"]);
+    let (mut tracker, _) = unwanted(&listener(), &["CLOSE>LISTEN", "LISTEN>CLOSE"]);
+    tracker.tick(1_000_000_000, &mut |_| Fate::Forget);
+    assert!(tracker.is_empty() && tracker.listeners.is_empty());
+}
+
 /// Lives that a socket may have.
 const LIVES: [&[&str]; 10] = [
     &["CLOSE>LISTEN", "LISTEN>CLOSE"],
