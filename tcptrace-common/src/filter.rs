@@ -86,22 +86,24 @@ pub struct News {
 }
 
 impl News {
+    /// Of a RST or a retransmit.
+    pub const ELSEWHERE: Self = Self { port: false, user: true };
+}
+
+impl News {
     /// Of a transition between states by their numbers in include/net/tcp_states.h.
     #[inline(always)]
     #[must_use]
     pub const fn of_transition(old: u8, new: u8) -> Self {
-        const ESTABLISHED: u8 = 1;
         const SYN_SENT: u8 = 2;
-        const SYN_RECV: u8 = 3;
         const CLOSE: u8 = 7;
-        const CLOSE_WAIT: u8 = 8;
         const LISTEN: u8 = 10;
         Self {
             // connect() chooses the port after CLOSE -> SYN_SENT, listen() after CLOSE -> LISTEN.
             port: old == SYN_SENT || (old == LISTEN && new == CLOSE),
-            // The states in which a connection can be accepted; and a listener may be another user's than those who
-            // accept.
-            user: matches!(old, SYN_RECV | ESTABLISHED | CLOSE_WAIT | LISTEN) || new == LISTEN,
+            // A connection that is wanted for its listener's user is shown whole, whoever accepts it. Only of a
+            // connect is the user known from the first event on.
+            user: !matches!(old, CLOSE | SYN_SENT) || new == LISTEN,
         }
     }
 }

@@ -23,7 +23,7 @@ fn tcp_receive_reset(ctx: BtfTracePointContext) -> i32 {
         return 0;
     }
     let tuple = sock::tuple(sk);
-    if sock::admitted(&tuple, sk, News::default()) {
+    if sock::admitted(&tuple, sk, News::ELSEWHERE) {
         let state = sk.read(layout!(state));
         let event = Event {
             kind: Kind::RST_RECEIVED,

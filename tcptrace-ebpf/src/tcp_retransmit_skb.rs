@@ -20,7 +20,7 @@ fn tcp_retransmit_skb(ctx: BtfTracePointContext) -> i32 {
         return 0;
     }
     let tuple = sock::tuple(sk);
-    if sock::admitted(&tuple, sk, News::default()) {
+    if sock::admitted(&tuple, sk, News::ELSEWHERE) {
         let result = if has!(has_err) { ctx.arg::<i32>(2) } else { 0 };
         let state = sk.read(layout!(state));
         let event =

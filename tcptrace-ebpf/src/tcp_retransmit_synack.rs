@@ -25,7 +25,7 @@ fn tcp_retransmit_synack(ctx: BtfTracePointContext) -> i32 {
         return 0;
     }
     let tuple = sock::tuple(req);
-    if sock::admitted(&tuple, sk, News::default()) {
+    if sock::admitted(&tuple, sk, News::ELSEWHERE) {
         let sent =
             if has!(num_retrans) { i32::from(req.read::<u8>(layout!(num_retrans))) } else { NO_REASON };
         let event = Event {

@@ -53,7 +53,7 @@ fn tcp_send_reset(ctx: RawTracePointContext) -> i32 {
         tuple.lport = u16::from_be(sk.read(layout!(sport)));
     }
     let admitted = match full {
-        Some(sk) => sock::admitted(&tuple, sk, News::default()),
+        Some(sk) => sock::admitted(&tuple, sk, News::ELSEWHERE),
         None => sock::admitted_without_socket(&tuple),
     };
     if admitted {

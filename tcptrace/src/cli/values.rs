@@ -89,8 +89,15 @@ fn block(text: &str) -> Result<IpNet, String> {
     let bare = text.trim_start_matches('[').trim_end_matches(']');
     bare.parse::<IpAddr>()
         .map(|ip| IpNet::from(ip.to_canonical()))
-        .or_else(|_| bare.parse::<IpNet>().map(|net| net.trunc()))
+        .or_else(|_| bare.parse::<IpNet>().map(|net| unmapped(net.trunc())))
         .map_err(|_| format!("{text} is no address and no block: write 10.0.0.5, 10.0.0.0/8, 2001:db8::/32"))
+}
+
+/// A block of IPv4-mapped addresses is one of IPv4.
+fn unmapped(net: IpNet) -> IpNet {
+    let IpNet::V6(v6) = net else { return net };
+    let v4 = v6.network().to_ipv4_mapped().zip(v6.prefix_len().checked_sub(96));
+    v4.and_then(|(ip, prefix)| IpNet::new(ip.into(), prefix).ok()).unwrap_or(net)
 }
 
 /// A length of time: `10s`, `2m`, `1h30m`, `500ms`; a bare number is seconds.
@@ -163,9 +170,14 @@ mod tests {
 
     #[test]
     fn blocks_are_read_as_people_write_them() {
-        let blocks = "10.0.0.5,10.1.2.3/8,[::1],::ffff:10.0.0.1,2001:db8::1/32".parse::<Blocks>().unwrap();
+        let blocks = "10.0.0.5,10.1.2.3/8,[::1],::ffff:10.0.0.1,2001:db8::1/32,::ffff:10.0.0.0/104"
+            .parse::<Blocks>()
+            .unwrap();
         let text: Vec<String> = blocks.0.iter().map(ToString::to_string).collect();
-        assert_eq!(text, ["10.0.0.5/32", "10.0.0.0/8", "::1/128", "10.0.0.1/32", "2001:db8::/32"]);
+        assert_eq!(
+            text,
+            ["10.0.0.5/32", "10.0.0.0/8", "::1/128", "10.0.0.1/32", "2001:db8::/32", "10.0.0.0/8"]
+        );
     }
 
     #[test]

@@ -105,6 +105,12 @@ async fn finish(stream: &mut Stream, source: &mut Live, output: &mut Output, clo
     source.detach();
     while stream.pump(source) && !stream.shown.full() {}
     stream.time_out();
+    let left_out = stream.shown.gate.left_out();
+    if left_out > 0 {
+        log::warn!(
+            "{left_out} events were left out: too many connections whose owner or user was not known yet"
+        );
+    }
     let summary = stream.shown.summary(clock);
     stream.shown.view.summary(&summary);
     stream.shown.view.take(output.buffer());

@@ -69,7 +69,10 @@ impl Role {
 /// Text that cannot harm a terminal or break a line: what is no printable character becomes `?`.
 #[must_use]
 pub fn printable(text: &str) -> Cow<'_, str> {
-    let harmful = |c: char| c.is_control() || c == char::REPLACEMENT_CHARACTER;
+    // Besides control characters those that turn the direction of writing.
+    let turning =
+        |c| matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let harmful = |c: char| c.is_control() || c == char::REPLACEMENT_CHARACTER || turning(c);
     if text.contains(harmful) { Cow::Owned(text.replace(harmful, "?")) } else { Cow::Borrowed(text) }
 }
 

@@ -141,10 +141,11 @@ impl Filter {
             self.cgroups.iter().any(|cgroup| cgroup.id == id || cgroup.holds(event.cgroup_path.as_deref()))
         });
         tests.add(!self.cgroups.is_empty(), Some(cgroup));
-        // Until it is accepted a connection shows its listener's user, which need not be that of who accepts.
+        // Until it is accepted a connection shows its listener's user.
         let uid = match event.uid {
-            Some(_) if event.unaccepted && !event.closed => None,
-            uid => Some(uid.is_some_and(|uid| self.uids.contains(&uid))),
+            Some(uid) if self.uids.contains(&uid) => Some(true),
+            Some(_) if event.unaccepted => unknown,
+            _ => Some(false),
         };
         tests.add(!self.uids.is_empty(), uid);
         tests.verdict()
@@ -175,10 +176,10 @@ impl Filter {
                 .any(|state| self.states.contains(&state))
     }
 
-    /// Whether the verdict on a connection may change while it lives: its owner may.
+    /// Whether the verdict on a connection may change while it lives: its owner and its user may.
     #[must_use]
     pub fn follows_owners(&self) -> bool {
-        !self.pids.is_empty() || !self.comms.is_empty()
+        !self.pids.is_empty() || !self.comms.is_empty() || !self.uids.is_empty()
     }
 
     /// The part of the filter that the kernel side tests. What does not fit its tables it lets pass.

@@ -11,7 +11,7 @@ use super::{
     tracker::Fate,
 };
 
-/// Events held at most. When more would be, the oldest is let through: shown too much, not too little.
+/// Events held at most. When more would be, the oldest are left out, and counted.
 const HELD: usize = 65_536;
 
 /// Applies a [`Filter`] to whole connections.
@@ -25,6 +25,8 @@ pub struct Gate {
     /// The order in which connections came to be held.
     order: VecDeque<Id>,
     count: usize,
+    /// Events left out without a verdict.
+    left_out: u64,
 }
 
 impl Gate {
@@ -32,6 +34,12 @@ impl Gate {
     #[must_use]
     pub fn new(filter: Filter) -> Self {
         Self { filter, ..Self::default() }
+    }
+
+    /// How many events were left out because too many waited for a verdict.
+    #[must_use]
+    pub fn left_out(&self) -> u64 {
+        self.left_out
     }
 
     /// Passes on the event, and those held for its sake, if the connection is wanted. Returns whether more of it is
@@ -42,7 +50,7 @@ impl Gate {
             _ => self.filter.judge(&event),
         };
         match (verdict, event.id) {
-            (Verdict::Undecided, Some(id)) => self.hold(id, event, show),
+            (Verdict::Undecided, Some(id)) => self.hold(id, event),
             (Verdict::Undecided | Verdict::Refuse, None) => {}
             (Verdict::Refuse, Some(id)) => {
                 self.take(id);
@@ -75,13 +83,11 @@ impl Gate {
         }
     }
 
-    fn hold(&mut self, id: Id, event: Event, show: &mut impl FnMut(Event)) {
+    fn hold(&mut self, id: Id, event: Event) {
         while self.count >= HELD
             && let Some(oldest) = self.order.pop_front()
         {
-            for event in self.take(oldest) {
-                self.show(event, show);
-            }
+            self.left_out += u64::try_from(self.take(oldest).len()).unwrap_or(0);
         }
         let events = self.held.entry(id).or_default();
         if events.is_empty() {

@@ -115,13 +115,11 @@ impl Tracker {
     /// reported as far as they are known.
     pub fn tick(&mut self, now_ns: u64, emit: &mut impl FnMut(Event) -> Fate) {
         self.forget(now_ns);
-        let late: Vec<u64> = self
-            .newborn
-            .iter()
-            .filter(|(_, record)| now_ns.saturating_sub(record.ts_ns) > AFTERLIFE_NS)
-            .map(|(sk, _)| *sk)
-            .collect();
-        for sk in late {
+        let late = |record: &&Record| now_ns.saturating_sub(record.ts_ns) > AFTERLIFE_NS;
+        let mut late: Vec<(u64, u64)> =
+            self.newborn.values().filter(late).map(|record| (record.ts_ns, record.sk)).collect();
+        late.sort_unstable();
+        for (_, sk) in late {
             if let Some(record) = self.newborn.remove(&sk) {
                 // The cookie is the listener's.
                 self.step(&Record { cookie: 0, ..record }, None, emit);
@@ -298,20 +296,19 @@ impl Tracker {
     /// port (SO_REUSEPORT) it could be any: then it is nobody until one of them acts.
     fn listeners_owner(&self, child: &Tuple) -> Option<Owner> {
         let listeners = self.listeners.get(&(child.netns, child.lport))?;
-        let owners = |exact: bool| {
-            listeners
-                .iter()
-                .filter(
-                    move |(tuple, _)| {
-                        if exact { tuple.laddr == child.laddr } else { tuple.laddr.is_unspecified() }
-                    },
-                )
-                .filter_map(|(_, key)| self.conns.get(key)?.owner)
-        };
-        let exact = owners(true).next().is_some();
-        let mut owners = owners(exact);
-        let first = owners.next()?;
-        owners.all(|owner| owner.pid == first.pid).then_some(Owner { source: OwnerSource::Listener, ..first })
+        let exact = listeners.iter().any(|(tuple, _)| tuple.laddr == child.laddr);
+        let mut owners = listeners
+            .iter()
+            .filter(
+                |(tuple, _)| {
+                    if exact { tuple.laddr == child.laddr } else { tuple.laddr.is_unspecified() }
+                },
+            )
+            .map(|(_, key)| self.conns.get(key)?.owner);
+        let first = owners.next()??;
+        owners
+            .all(|owner| owner.is_some_and(|owner| owner.pid == first.pid))
+            .then_some(Owner { source: OwnerSource::Listener, ..first })
     }
 
     fn rst_sent(&mut self, record: &Record) -> Event {
@@ -356,6 +353,12 @@ impl Tracker {
             prev_state: State::from_kernel(record.old),
             retransmits: synack.then(|| u32::try_from(record.reason).ok()).flatten(),
             ..event_of(record, conn)
+        };
+        let known = if synack {
+            // A request has no record of its own before.
+            Event { role: Some(Role::Server), owner: self.listeners_owner(&record.tuple), ..known }
+        } else {
+            known
         };
         Event { id: known.id.or((record.cookie != 0).then_some(Id(record.cookie))), ..known }
     }

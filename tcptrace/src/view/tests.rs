@@ -376,7 +376,8 @@ fn a_time_that_was_asked_for_gives_way_last() {
         starts(TimeStyle::Clock, columns, "TIME  ");
     }
     starts(TimeStyle::Clock, 70, "TIME  ");
-    starts(TimeStyle::Clock, 60, "LPORT");
+    starts(TimeStyle::Clock, 60, "TIME  ");
+    starts(TimeStyle::Clock, 40, "LPORT");
 }
 
 #[test]
@@ -433,8 +434,10 @@ fn times_fit_their_columns() {
         (99_999_999, "99.99999"),
         (100_000_000, "100.0000"),
         (1_000_000_000, "1000.000"),
-        (10_000_000_000, "10000.000"),
-        (31_536_000_000_000, "31536000.000"),
+        // Who leaves it on all day still sees columns.
+        (10_000_000_000, "10000.00"),
+        (86_400_135_933, "86400.13"),
+        (999_999_000_000, "999999.0"),
     ] {
         assert_eq!(cells(us, None).0, shown);
     }

@@ -63,7 +63,7 @@ enum Column {
 }
 
 /// In which order columns give way on a narrow terminal. Local gives its address away and keeps the port.
-const GIVE_WAY: [Column; 9] = [
+const GIVE_WAY: [Column; 10] = [
     Column::Note,
     Column::Local,
     Column::Time,
@@ -74,6 +74,7 @@ const GIVE_WAY: [Column; 9] = [
     Column::Comm,
     // Cut to its first digits a time would be another.
     Column::Ms,
+    Column::Remote,
 ];
 
 const NARROW: [Column; 8] = [
@@ -145,6 +146,8 @@ impl Text {
             Column::Local if self.local_port_only => 6,
             Column::Local | Column::Remote if wide => 47,
             Column::Local | Column::Remote => 21,
+            // A RST with the longest reason and state.
+            Column::What if wide => 51,
             Column::What => 27,
             Column::Netns => 10,
             Column::Note => 0,
@@ -276,6 +279,10 @@ impl View for Text {
             let column = self.columns[index];
             self.fill(column, event);
             let (start, width) = (self.line.len(), self.width(column));
+            let room = self.options.columns.map_or(usize::MAX, usize::from);
+            if column == Column::Note && self.line.chars().count() + self.cell.chars().count() > room {
+                break;
+            }
             let _ = write!(self.line, "{:<width$} ", self.cell);
             if column == Column::What {
                 painted = start..self.line.len();
@@ -285,27 +292,25 @@ impl View for Text {
     }
 
     fn lost(&mut self, _ts_ns: u64, lost: &Loss) {
-        let _ = write!(self.line, "lost {} events: ", lost.total());
-        let mut parts = Vec::new();
         let of = |kinds: &[RecordKind]| -> u64 {
             kinds.iter().filter_map(|kind| lost.full.get(usize::from(kind.0))).sum()
         };
-        for (count, name) in [
-            (of(&[RecordKind::TRANSITION, RecordKind::CLOSE]), "transitions"),
-            (of(&[RecordKind::RST_SENT, RecordKind::RST_RECEIVED]), "RSTs"),
-            (of(&[RecordKind::RETRANSMIT, RecordKind::RETRANSMIT_SYNACK]), "retransmits"),
-        ] {
-            if count > 0 {
-                parts.push(format!("{count} {name} found the ring full (see --buffer)"));
-            }
+        let causes = [
+            (of(&[RecordKind::TRANSITION, RecordKind::CLOSE]), "transitions found the ring full"),
+            (of(&[RecordKind::RST_SENT, RecordKind::RST_RECEIVED]), "RSTs found the ring full"),
+            (of(&[RecordKind::RETRANSMIT, RecordKind::RETRANSMIT_SYNACK]), "retransmits found the ring full"),
+            (lost.skipped, "skipped by the kernel"),
+            (lost.unreadable, "unreadable"),
+        ];
+        let _ = write!(self.line, "LOST {}:", lost.total());
+        let mut comma = "";
+        for (count, cause) in causes.iter().filter(|(count, _)| *count > 0) {
+            let _ = write!(self.line, "{comma} {count} {cause}");
+            comma = ",";
         }
-        if lost.skipped > 0 {
-            parts.push(format!("{} skipped by the kernel", lost.skipped));
+        if lost.full.iter().any(|count| *count > 0) {
+            self.line.push_str("; --buffer makes it larger");
         }
-        if lost.unreadable > 0 {
-            parts.push(format!("{} unreadable", lost.unreadable));
-        }
-        self.line.push_str(&parts.join(", "));
         self.end_line(0..usize::MAX, AnsiColor::Red.on_default().bold());
     }
 
@@ -331,7 +336,7 @@ fn seconds(cell: &mut String, ns: u64) -> std::fmt::Result {
     let start = cell.len();
     write!(cell, "{whole}.{micros:06}")?;
     let dot = start + cell[start..].find('.').unwrap_or(0);
-    cell.truncate(cell.len().min((start + 8).max(dot + 4)));
+    cell.truncate(cell.len().min((start + 8).max(dot + 2)));
     Ok(())
 }
 

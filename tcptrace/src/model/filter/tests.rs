@@ -162,10 +162,7 @@ fn a_listener_has_no_peer() {
 fn the_user_of_a_connection_that_nobody_accepted_is_waited_for() {
     let unaccepted = Event { unaccepted: true, ..event() };
     undecided(&Filter { uids: vec![0], ..all() }, &unaccepted);
-    // The listener's user is wanted, but it need not be who accepts.
-    let listeners = Filter { uids: vec![33], ..all() };
-    assert_eq!(listeners.judge(&unaccepted), Verdict::Undecided);
-    assert_eq!(listeners.judge(&Event { closed: true, ..unaccepted }), Verdict::Admit);
+    assert_eq!(Filter { uids: vec![33], ..all() }.judge(&unaccepted), Verdict::Admit);
     let without_socket = Event { uid: None, ..event() };
     assert_eq!(Filter { uids: vec![0], ..all() }.judge(&without_socket), Verdict::Refuse);
 }
@@ -294,10 +291,11 @@ fn states_choose_events_and_no_connections() {
 }
 
 #[test]
-fn only_owners_change() {
+fn only_users_and_owners_change() {
     assert!(Filter { pids: vec![1], ..all() }.follows_owners());
     assert!(Filter { comms: vec!["a".into()], ..all() }.follows_owners());
-    assert!(!Filter { lports: vec![1..=1], netns: vec![1], uids: vec![1], ..all() }.follows_owners());
+    assert!(Filter { uids: vec![1], ..all() }.follows_owners());
+    assert!(!Filter { lports: vec![1..=1], netns: vec![1], ..all() }.follows_owners());
 }
 
 // The kernel side's part.

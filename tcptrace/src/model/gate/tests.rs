@@ -172,13 +172,15 @@ fn number(n: usize) -> Event {
 }
 
 #[test]
-fn no_more_than_so_many_are_held_and_the_oldest_is_shown() {
+fn no_more_than_so_many_are_held_and_what_is_left_out_is_counted() {
     let mut gate = local_port(1001);
     for n in 0..HELD {
         assert_eq!(pass(&mut gate, number(n)), nothing());
     }
-    assert_eq!(pass(&mut gate, number(HELD)), ["0 :0 SYN_SENT"]);
-    assert_eq!(pass(&mut gate, number(HELD + 1)), ["1 :0 SYN_SENT"]);
+    assert_eq!(gate.left_out(), 0);
+    assert_eq!(pass(&mut gate, number(HELD)), nothing());
+    assert_eq!(pass(&mut gate, number(HELD + 1)), nothing());
+    assert_eq!(gate.left_out(), 2);
     assert_eq!((gate.count, gate.held.len()), (HELD, HELD));
 }
 
@@ -427,10 +429,13 @@ fn wants(filter: &Filter, life: &Life) -> bool {
     let port = |ports: &[std::ops::RangeInclusive<u16>], port| {
         ports.is_empty() || ports.iter().any(|range| range.contains(&port))
     };
+    // A connection that nothing but its listener's user decides on is wanted for that user, whoever accepts it.
+    let accepted = life.records[0].old == State::LISTEN.number();
+    let wanted_at_birth = accepted && filter.pids.is_empty() && filter.uids.contains(&LISTENERS_UID);
     port(&filter.lports, life.lport)
         && port(&filter.rports, life.rport)
         && (port(&filter.ports, life.lport) || port(&filter.ports, life.rport))
-        && (filter.uids.is_empty() || filter.uids.contains(&life.uid))
+        && (filter.uids.is_empty() || filter.uids.contains(&life.uid) || wanted_at_birth)
         && (filter.pids.is_empty() || life.pid.is_some_and(|pid| filter.pids.contains(&pid)))
 }
 
