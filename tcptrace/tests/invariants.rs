@@ -28,7 +28,7 @@ fn offences(below: &str, words: &[&str], except: &[&str]) -> Vec<String> {
     let mut found = Vec::new();
     for (path, text) in sources(below) {
         let name = path.to_string_lossy().into_owned();
-        let test = name.ends_with("tests.rs");
+        let test = name.ends_with("tests.rs") || name.contains("/tests/");
         if test || except.iter().any(|except| name.ends_with(except)) {
             continue;
         }
