@@ -165,7 +165,7 @@ pub struct Record {
     /// See [`flags`].
     pub flags: u32,
     /// RST_SENT: `enum sk_rst_reason`, or [`NO_REASON`]. RETRANSMIT: what the attempt returned, 0 or a
-    /// negative errno. RETRANSMIT_SYNACK: SYN-ACKs sent again so far.
+    /// negative errno. RETRANSMIT_SYNACK: SYN-ACKs sent again before this one.
     pub reason: i32,
     /// What happened.
     pub kind: Kind,

@@ -351,7 +351,8 @@ impl Tracker {
         let known = Event {
             kind: Kind::Retransmit,
             prev_state: State::from_kernel(record.old),
-            retransmits: synack.then(|| u32::try_from(record.reason).ok()).flatten(),
+            // The kernel counts this one when it is sent (inet_rtx_syn_ack()), after the record.
+            retransmits: u32::try_from(record.reason).ok().filter(|_| synack).map(|before| before + 1),
             ..event_of(record, conn)
         };
         let known = if synack {

@@ -190,6 +190,7 @@ fn a_handshake_is_not_finished() {
         let log = trace
             .tells(&[(End::listener(port), LISTENER), (End::stray(port, 9), &["AGAIN in NEW_SYN_RECV"])]);
         let again = &log.of(End::stray(port, 9))[0];
+        assert_eq!(again.number("retransmits"), Some(1), "{again:?}");
         assert_eq!(again.text("laddr"), Some("127.0.0.1"), "{again:?}");
         assert_eq!(again.text("raddr"), Some("192.0.2.1"), "{again:?}");
     });

@@ -4,6 +4,7 @@ use std::{
     fs::File,
     os::{fd::AsFd as _, linux::fs::MetadataExt as _},
     panic::resume_unwind,
+    sync::{Mutex, PoisonError},
     thread,
 };
 
@@ -20,8 +21,12 @@ pub(crate) struct Netns {
     inode: u64,
 }
 
-/// Runs a scenario in a network namespace of its own.
+/// Runs a scenario in a network namespace of its own, and no other at the same time: a process that one of them
+/// starts would hold the sockets of the others until it executes its program, and then be the one that closes them.
 pub(crate) fn scenario(body: impl FnOnce(&Netns) + Send) {
+    static ONE: Mutex<()> = Mutex::new(());
+    // A scenario that failed has left nothing behind.
+    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
     let net = Netns::new();
     net.enter(|| body(&net));
 }

@@ -207,11 +207,13 @@ impl Log {
         assert_eq!(ids.len(), count, "two connections have the same id");
     }
 
-    /// That a process owns every socket, and that what happens without a socket is nobody's.
+    /// That a process owns every socket and every request to its listeners, and that what happens without is
+    /// nobody's.
     pub(crate) fn is_of(&self, pid: u32, comm: &str) {
         for event in &self.events {
             let owner = (event.number("pid"), event.text("comm"), event.text("owner_src").is_some());
-            if event.text("id").is_some() {
+            let request = event.kind() == "retransmit" && event.text("role") == Some("server");
+            if event.text("id").is_some() || request {
                 assert_eq!(owner, (Some(u64::from(pid)), Some(comm), true), "{event:?}");
             } else {
                 assert_eq!(owner, (None, None, false), "{event:?}");

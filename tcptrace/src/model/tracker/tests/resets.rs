@@ -119,6 +119,6 @@ fn retransmits_belong_to_their_connection() {
     let request = Sock { sk: SK + 0x5000, cookie: 0, tuple: server().tuple };
     let synack = request.hit(2600, record::Kind::RETRANSMIT_SYNACK, State::NEW_SYN_RECV);
     let event = watch.event(Record { reason: 3, ..synack });
-    assert_eq!((event.id, event.prev_state, event.retransmits), (None, Some(State::NEW_SYN_RECV), Some(3)));
+    assert_eq!((event.id, event.prev_state, event.retransmits), (None, Some(State::NEW_SYN_RECV), Some(4)));
     assert_eq!(watch.event(synack).retransmits, None);
 }
