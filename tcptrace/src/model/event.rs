@@ -110,6 +110,10 @@ pub enum OwnerSource {
     Listen,
     /// It acted on the socket: close, shutdown, or a read or write that held the socket's lock.
     Close,
+    /// It had the socket open when tcptrace started.
+    Snapshot,
+    /// It had the socket open when tcptrace looked later.
+    Fd,
     /// It owns the listener that made this connection.
     Listener,
 }
@@ -122,6 +126,8 @@ impl OwnerSource {
             Self::Connect => "connect",
             Self::Listen => "listen",
             Self::Close => "close",
+            Self::Snapshot => "snapshot",
+            Self::Fd => "fd",
             Self::Listener => "listener",
         }
     }

@@ -4,6 +4,7 @@
 pub mod close;
 pub mod event;
 pub mod filter;
+pub mod found;
 pub mod gate;
 pub mod loss;
 pub mod state;
