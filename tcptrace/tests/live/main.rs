@@ -21,4 +21,5 @@ mod owners;
 mod ports;
 mod stop;
 mod support;
+mod survey;
 mod trouble;
