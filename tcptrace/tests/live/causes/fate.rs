@@ -6,6 +6,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     process::Command,
+    sync::LazyLock,
 };
 
 use crate::support::{
@@ -126,14 +127,7 @@ impl<'a> Fate<'a> {
         }
         let numbers = (line.number("pid"), line.number("uid"));
         assert_eq!(numbers, (Some(std::process::id().into()), Some(0)), "{end}: {line:?}");
-        assert_eq!(
-            (line.number("tx_bytes"), line.number("rx_bytes")),
-            (Some(self.bytes.0), Some(self.bytes.1))
-        );
-        match self.retransmits {
-            Retransmits::None => assert_eq!(line.number("retransmits"), Some(0), "{end}: {line:?}"),
-            Retransmits::Some => assert!(line.number("retransmits") > Some(0), "{end}: {line:?}"),
-        }
+        self.check_totals(line);
         let story = log.of(end);
         self.check_owner(line, &story);
         self.check_times(line, &story);
@@ -144,6 +138,14 @@ impl<'a> Fate<'a> {
         if KERNEL.cookies {
             assert_eq!(line.text("id"), last.text("id"), "{end}: {line:?}");
         }
+    }
+
+    /// What the socket counted.
+    fn check_totals(&self, event: &Event) {
+        let bytes = (event.number("tx_bytes"), event.number("rx_bytes"));
+        assert_eq!(bytes, (Some(self.bytes.0), Some(self.bytes.1)), "{}: {event:?}", self.end);
+        let repeated = event.number("retransmits").map(|count| count > 0);
+        assert_eq!(repeated, Some(matches!(self.retransmits, Retransmits::Some)), "{}: {event:?}", self.end);
     }
 
     fn check_owner(&self, line: &Event, story: &[&Event]) {
@@ -196,10 +198,25 @@ impl<'a> Fate<'a> {
         assert!((passed - duration).abs() < 1_000.0, "{end}: {passed} µs by the clock: {line:?}");
     }
 
-    /// The cause is with the last transition of `trace`, and with no other.
+    /// The totals are with the last transition that the kernel reports, the cause is with the very last, and
+    /// neither is with any other.
     fn check_trace(&self, log: &Log) {
-        let story = log.of(self.end);
+        let end = self.end;
+        let story = log.of(end);
         let transitions: Vec<_> = story.into_iter().filter(|event| event.kind() == "transition").collect();
+        let with_totals: Vec<_> =
+            transitions.iter().filter(|event| event.number("tx_bytes").is_some()).collect();
+        assert_eq!(with_totals.len(), 1, "{end}: {with_totals:?}");
+        self.check_totals(with_totals[0]);
+        for (state, least) in &self.waited {
+            let of_state = transitions.iter().filter(|event| event.text("old") == Some(state));
+            let told: f64 = of_state.filter_map(|event| event.micros("in_state_us")).sum();
+            let done = has_conns() || *state != "FIN_WAIT2";
+            assert!(!done || told >= f64::from(*least), "{end}: {told} µs in {state}, not {least}");
+        }
+        if !has_conns() {
+            return;
+        }
         let (last, earlier) = transitions.split_last().unwrap();
         let cause = (last.text("cause"), last.text("cause_src"));
         assert_eq!(cause, (Some(self.cause), Some(self.source)), "{}: {last:?}", self.end);
@@ -264,11 +281,13 @@ impl Watch {
             conns.until("every connection has its line", |events| events.len() >= fates.len());
         }
         let log = self.trace.tells(&expected);
+        for fate in fates {
+            fate.check_trace(&log);
+        }
         if let Some(conns) = self.conns {
             let lines = conns.stop().events;
             assert_eq!(lines.len(), fates.len(), "{lines:?}");
             for fate in fates {
-                fate.check_trace(&log);
                 fate.check_line(&line_of(&lines, fate.end), &log);
             }
         }
@@ -284,8 +303,11 @@ fn line_of(lines: &[Event], end: End) -> Event {
 
 /// Whether this tcptrace has `conns` yet.
 fn has_conns() -> bool {
-    let help = Command::new(env!("CARGO_BIN_EXE_tcptrace")).args(["conns", "--help"]).output().unwrap();
-    help.status.success()
+    static CONNS: LazyLock<bool> = LazyLock::new(|| {
+        let help = Command::new(env!("CARGO_BIN_EXE_tcptrace")).args(["conns", "--help"]).output();
+        help.unwrap().status.success()
+    });
+    *CONNS
 }
 
 /// Without `conns` there is no word on what becomes of a minisock either.
