@@ -1,9 +1,6 @@
 //! Connections that this host ends with a RST, or without a word.
 
-use std::{
-    net::{Shutdown, TcpListener, TcpStream},
-    os::fd::AsFd as _,
-};
+use std::{net::Shutdown, os::fd::AsFd as _};
 
 use rustix::net::connect_unspec;
 
@@ -198,9 +195,8 @@ fn killed() {
 fn the_listener_closes() {
     wire_scenario(|wire| {
         let watch = Watch::both(wire);
-        let listener: TcpListener = wire.listen();
-        let addr = listener.local_addr().unwrap();
-        let clients = [(); 2].map(|()| TcpStream::connect(addr).unwrap());
+        let listener = wire.listen();
+        let clients = [(); 2].map(|()| wire.dial(&listener));
         let [first, second] = [ends_of(&clients[0]), ends_of(&clients[1])];
         tcp::send(&clients[0], 7);
         watch.until_several(2, "SYN_RECV", "ESTABLISHED");

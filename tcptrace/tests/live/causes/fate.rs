@@ -6,20 +6,21 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     process::Command,
-    sync::LazyLock,
 };
 
 use crate::support::{
     event::Event,
     host::KERNEL,
-    netns::{COMM, Netns},
-    story::{End, story_of},
+    netns::COMM,
+    story::End,
     trace::{Log, Trace, command},
     wire::Wire,
 };
 
 /// How far two observers, or two ways to the same number, may be apart.
 const TOLERANCE_US: f64 = 5_000.0;
+/// The same for what a minisock's timer says, in ticks of 1 to 10 ms, of the time when the FIN came.
+const MINISOCK_TOLERANCE_US: f64 = 50_000.0;
 
 /// An end of a connection.
 #[derive(Clone)]
@@ -180,9 +181,11 @@ impl<'a> Fate<'a> {
         let states = |times: &BTreeMap<&str, f64>| times.keys().map(|&state| state.to_owned()).collect();
         let (a, b): (BTreeSet<String>, BTreeSet<String>) = (states(&visited), states(&told));
         assert_eq!(a, b, "{end}: {line:?}");
+        let minisock = self.story.contains(&"FIN_WAIT2>FIN_WAIT2 (CLOSE)");
+        let tolerance = if minisock { MINISOCK_TOLERANCE_US } else { TOLERANCE_US };
         for (state, us) in &visited {
             let other = told[state];
-            assert!((us - other).abs() < TOLERANCE_US, "{end}: {us} µs in {state} by trace: {line:?}");
+            assert!((us - other).abs() < tolerance, "{end}: {us} µs in {state} by trace: {line:?}");
         }
         for (state, least) in &self.waited {
             assert!(told[state] >= f64::from(*least), "{end}: at least {least} µs in {state}: {line:?}");
@@ -211,11 +214,7 @@ impl<'a> Fate<'a> {
         for (state, least) in &self.waited {
             let of_state = transitions.iter().filter(|event| event.text("old") == Some(state));
             let told: f64 = of_state.filter_map(|event| event.micros("in_state_us")).sum();
-            let done = has_conns() || *state != "FIN_WAIT2";
-            assert!(!done || told >= f64::from(*least), "{end}: {told} µs in {state}, not {least}");
-        }
-        if !has_conns() {
-            return;
+            assert!(told >= f64::from(*least), "{end}: {told} µs in {state}, not {least}");
         }
         let (last, earlier) = transitions.split_last().unwrap();
         let cause = (last.text("cause"), last.text("cause_src"));
@@ -235,29 +234,22 @@ fn micros_of_day(stamp: &str) -> f64 {
 /// Both commands, watching both ends of a wire.
 pub(crate) struct Watch {
     pub(crate) trace: Trace,
-    conns: Option<Trace>,
+    conns: Trace,
 }
 
 impl Watch {
     /// Watches both namespaces.
     pub(crate) fn both(wire: &Wire<'_>) -> Self {
-        Self::of(&[wire.client, &wire.server])
-    }
-
-    pub(crate) fn of(nets: &[&Netns]) -> Self {
-        let nets: Vec<String> = nets.iter().map(|net| net.inode().to_string()).collect();
-        let nets = nets.join(",");
+        let nets = format!("{},{}", wire.client.inode(), wire.server.inode());
         let trace = Trace::start(command(&[]).args(["-N", &nets]));
-        let conns = has_conns().then(|| {
-            let mut conns = Command::new(env!("CARGO_BIN_EXE_tcptrace"));
-            Trace::start(conns.args(["conns", "-v", "-o", "json", "-N", &nets]))
-        });
+        let mut conns = Command::new(env!("CARGO_BIN_EXE_tcptrace"));
+        let conns = Trace::start(conns.args(["conns", "-v", "-o", "json", "-N", &nets]));
         Self { trace, conns }
     }
 
     /// Waits until the transition has been told.
     pub(crate) fn until(&self, old: &str, new: &str) {
-        self.trace.until(&format!("{old}>{new}"), |events| events.iter().any(|event| event.is(old, new)));
+        self.until_several(1, old, new);
     }
 
     /// Waits until it has been told of so many ends.
@@ -269,60 +261,36 @@ impl Watch {
 
     /// Ends both runs and compares: every connection's fate, and the stories of what is no connection. Every
     /// connection has one line and nothing else has.
-    pub(crate) fn tells(self, fates: &[Fate<'_>], others: &[(End, &[&str])]) -> Log {
-        let stories: Vec<(End, Vec<&str>)> =
-            fates.iter().map(|fate| (fate.end, in_todays_words(fate.story))).collect();
-        let expected: Vec<(End, &[&str])> = stories
-            .iter()
-            .map(|(end, story)| (*end, story.as_slice()))
-            .chain(others.iter().copied())
-            .collect();
-        if let Some(conns) = &self.conns {
-            conns.until("every connection has its line", |events| events.len() >= fates.len());
-        }
+    pub(crate) fn tells(self, fates: &[Fate<'_>], others: &[(End, &[&str])]) {
+        let of_fates = fates.iter().map(|fate| (fate.end, fate.story));
+        let expected: Vec<(End, &[&str])> = of_fates.chain(others.iter().copied()).collect();
         let log = self.trace.tells(&expected);
+        let lines = self.conns.connections(fates.len());
         for fate in fates {
             fate.check_trace(&log);
+            fate.check_line(line_of(&lines, fate.end), &log);
         }
-        if let Some(conns) = self.conns {
-            let lines = conns.stop().events;
-            assert_eq!(lines.len(), fates.len(), "{lines:?}");
-            for fate in fates {
-                fate.check_line(&line_of(&lines, fate.end), &log);
-            }
-        }
-        log
+    }
+
+    /// Ends both runs and returns what both told, for a test that compares by itself.
+    pub(crate) fn stop(self, connections: usize) -> (Log, Vec<Event>) {
+        let lines = self.conns.connections(connections);
+        (self.trace.stop(), lines)
     }
 }
 
-fn line_of(lines: &[Event], end: End) -> Event {
-    let mut of_end = lines.iter().filter(|line| line.kind() == "connection");
-    let line = of_end.find(|line| End::new(line.port("lport"), line.port("rport")) == end);
-    line.unwrap_or_else(|| panic!("no line of {end}: {lines:?}")).clone()
-}
-
-/// Whether this tcptrace has `conns` yet.
-fn has_conns() -> bool {
-    static CONNS: LazyLock<bool> = LazyLock::new(|| {
-        let help = Command::new(env!("CARGO_BIN_EXE_tcptrace")).args(["conns", "--help"]).output();
-        help.unwrap().status.success()
-    });
-    *CONNS
-}
-
-/// Without `conns` there is no word on what becomes of a minisock either.
-fn in_todays_words<'a>(story: &[&'a str]) -> Vec<&'a str> {
-    let mut words = story.to_vec();
-    if !has_conns()
-        && let Some(at) = words.iter().position(|words| *words == "FIN_WAIT2>FIN_WAIT2 (CLOSE)")
-    {
-        let after = words.split_off(at + 1);
-        words.extend(after.into_iter().filter(|words| words.starts_with("RST")));
+impl Trace {
+    /// Waits for so many lines of `conns`, ends the run, and returns them; there must be no more.
+    fn connections(self, count: usize) -> Vec<Event> {
+        self.until(&format!("{count} connections have ended"), |events| events.len() >= count);
+        let lines = self.stop().events;
+        assert_eq!(lines.len(), count, "{lines:?}");
+        assert!(lines.iter().all(|line| line.kind() == "connection"), "{lines:?}");
+        lines
     }
-    words
 }
 
-/// The ends that a run told of, apart from listeners and strays.
-pub(crate) fn connections_of(log: &Log) -> Vec<End> {
-    story_of(&log.events).into_keys().filter(|end| !end.stray && end.rport != 0).collect()
+fn line_of(lines: &[Event], end: End) -> &Event {
+    let of_end = |line: &&Event| End::new(line.port("lport"), line.port("rport")) == end;
+    lines.iter().find(of_end).unwrap_or_else(|| panic!("no line of {end}: {lines:?}"))
 }

@@ -172,10 +172,7 @@ fn nothing_comes_for_a_second(wire: &Wire<'_>, prepare: impl FnOnce(&TcpStream))
             Fate::new(ends.client, NO_FIN, "fin_wait2_timeout").inferred().waited("FIN_WAIT2", 1000),
             Fate::new(ends.server, TOO_LATE, "peer_rst"),
         ],
-        &[
-            (ends.listener, LISTENER),
-            (End::stray(ends.client.lport, ends.client.rport), &["RST> NO_SOCKET"]),
-        ],
+        &[(ends.listener, LISTENER), (End::stray(ends.client.lport, ends.client.rport), &["RST> NO_SOCKET"])],
     );
 }
 

@@ -7,7 +7,7 @@
 use std::{
     fs::{File, OpenOptions},
     io::{PipeWriter, Read as _, Write as _, pipe},
-    net::{Ipv4Addr, SocketAddr, TcpListener},
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     os::fd::AsFd as _,
     sync::Arc,
     thread::{self, JoinHandle},
@@ -25,7 +25,7 @@ use super::{
     netns::{Netns, scenario},
     process::Watched,
     segment::Segment,
-    tcp::{Pair, connect, ends_of},
+    tcp::{Pair, connect, ends_of, stream_socket},
 };
 
 /// The client's address, and the server's.
@@ -128,7 +128,26 @@ impl<'a> Wire<'a> {
 
     /// A listener on the server's side.
     pub(crate) fn listen(&self) -> TcpListener {
-        self.server.enter(|| TcpListener::bind((SERVER, 0)).unwrap())
+        self.listen_for(128)
+    }
+
+    /// One whose queue has room for so many and one more.
+    pub(crate) fn listen_for(&self, backlog: i32) -> TcpListener {
+        self.server.enter(|| {
+            let socket = stream_socket(SERVER.into());
+            socket.bind(&server_port(0).into()).unwrap();
+            socket.listen(backlog).unwrap();
+            // That is how long accept() waits, too.
+            socket.set_read_timeout(Some(PATIENCE)).unwrap();
+            socket.into()
+        })
+    }
+
+    /// A client's end of one more connection to a listener, which does not accept it yet.
+    pub(crate) fn dial(&self, listener: &TcpListener) -> TcpStream {
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream
     }
 
     /// A connection from the client to the server.
@@ -144,11 +163,6 @@ impl<'a> Wire<'a> {
         for net in [self.client, &self.server] {
             net.enter(|| sysctl(name, value));
         }
-    }
-
-    /// An address of the server's.
-    pub(crate) fn server_port(port: u16) -> SocketAddr {
-        SocketAddr::from((SERVER, port))
     }
 
     /// Loses every segment from now on that this is true of.
@@ -187,14 +201,6 @@ impl<'a> Wire<'a> {
             for seen in std::mem::take(&mut inner.kept) {
                 inner.deliver(seen.to, &seen.packet);
             }
-        });
-    }
-
-    /// Forgets the rules and what was kept.
-    pub(crate) fn forget(&self) {
-        self.inner.change(|inner| {
-            inner.rules.clear();
-            inner.kept.clear();
         });
     }
 
@@ -320,6 +326,11 @@ impl Inner {
         let length = tun.write(packet).unwrap();
         assert_eq!(length, packet.len());
     }
+}
+
+/// An address of the server's.
+pub(crate) fn server_port(port: u16) -> SocketAddr {
+    SocketAddr::from((SERVER, port))
 }
 
 /// Gives the calling thread's namespace a TUN device with an address, and nothing to do but TCP on it.
