@@ -83,6 +83,12 @@ impl<'a> Fate<'a> {
         Self { never_accepted: true, ..self }
     }
 
+    /// Compares what the two commands told.
+    pub(crate) fn check(&self, log: &Log, lines: &[Event]) {
+        self.check_trace(log);
+        self.check_line(line_of(lines, self.end), log);
+    }
+
     /// The transitions: the old and the new state of each, and the kernel's words for the rest.
     fn transitions(&self) -> impl DoubleEndedIterator<Item = (&'a str, &'a str, &'a str)> {
         self.story.iter().filter_map(|words| {
@@ -267,8 +273,7 @@ impl Watch {
         let log = self.trace.tells(&expected);
         let lines = self.conns.connections(fates.len());
         for fate in fates {
-            fate.check_trace(&log);
-            fate.check_line(line_of(&lines, fate.end), &log);
+            fate.check(&log, &lines);
         }
     }
 

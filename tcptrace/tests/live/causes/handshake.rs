@@ -60,9 +60,9 @@ fn the_queue_is_full() {
         wire.keep_one(|seen| seen.to_server() && !seen.segment.has(SYN));
         let (late, second) = (wire.dial(&listener), wire.dial(&listener));
         watch.until_several(2, "SYN_RECV", "ESTABLISHED");
+        let [ends, others, of_late] = [&first, &second, &late].map(ends_of);
         wire.release();
         await_reset(&late);
-        let [ends, others, of_late] = [&first, &second, &late].map(ends_of);
         for client in [first, second] {
             let (server, _) = listener.accept().unwrap();
             tcp::close_in_order(client, server);
@@ -82,7 +82,7 @@ fn the_queue_is_full() {
             ],
             &[
                 (ends.listener, LISTENER),
-                (End::stray(of_late.server.lport, of_late.server.rport), &["RST> INVALID_SYN"]),
+                (End::stray(of_late.server.lport, of_late.server.rport), &["RST> INVALID_SYN in LISTEN"]),
             ],
         );
     });

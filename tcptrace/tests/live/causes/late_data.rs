@@ -122,8 +122,9 @@ fn in_closing() {
         |wire, watch, server| {
             server.shutdown(Shutdown::Write).unwrap();
             watch.until("FIN_WAIT1", "CLOSING");
+            watch.until("FIN_WAIT1", "FIN_WAIT2");
             say_data_after_fin(wire, To::Client);
-            watch.until("FIN_WAIT1", "CLOSE");
+            watch.until("FIN_WAIT2", "CLOSE");
         },
         client![
             "ESTABLISHED>FIN_WAIT1",
@@ -132,7 +133,12 @@ fn in_closing() {
             "CLOSING>CLOSE ECONNRESET",
             "RST> TCP_ABORT_ON_DATA in CLOSING",
         ],
-        server!["ESTABLISHED>FIN_WAIT1", "RST< in FIN_WAIT1", "FIN_WAIT1>CLOSE ECONNRESET"],
+        server![
+            "ESTABLISHED>FIN_WAIT1",
+            "FIN_WAIT1>FIN_WAIT2",
+            "RST< in FIN_WAIT2",
+            "FIN_WAIT2>CLOSE ECONNRESET",
+        ],
     );
 }
 

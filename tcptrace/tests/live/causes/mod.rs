@@ -15,9 +15,11 @@ macro_rules! server {
 
 mod abort;
 mod connect;
+mod fastopen;
 mod handshake;
 mod late_data;
 mod minisock;
+mod mptcp;
 mod orderly;
 mod reset;
 mod silence;

@@ -118,11 +118,24 @@ fn a_zero_window() {
         client.set_nonblocking(false).unwrap();
         wire.until("a probe", |seen| seen.to_server() && seen.segment.next() == seen.segment.seq);
         wire.lose(|_| true);
+        let begin = wire.last(|seen| seen.segment.is_syn()).segment.next();
+        let acked = wire.last(|seen| seen.to_client()).segment.ack.wrapping_sub(begin);
         await_error(&client, io::ErrorKind::TimedOut);
+        // What is unread comes before SO_LINGER in __tcp_close().
         abort(server);
         drop((client, listener));
-        watch.stop(2);
-        let _ = ends;
+        watch.tells(
+            &[
+                Fate::new(ends.client, TIMED_OUT, "timeout").bytes(acked.into(), 0),
+                Fate::new(
+                    ends.server,
+                    server!["ESTABLISHED>CLOSE", "RST> TCP_ABORT_ON_CLOSE in ESTABLISHED"],
+                    "local_abort_unread",
+                )
+                .bytes(0, acked.into()),
+            ],
+            &[(ends.listener, LISTENER)],
+        );
     });
 }
 
