@@ -13,6 +13,7 @@
 mod abort;
 mod addresses;
 mod agreement;
+mod causes;
 mod close;
 mod crowd;
 mod family;
