@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use tcptrace::{
     cli::{Cli, Command, Shared},
-    commands::trace::{self, Outcome},
+    commands::{conns, trace, watch::Outcome},
     view::Summary,
 };
 
@@ -16,22 +16,28 @@ const LOST: u8 = 3;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let args = match cli.command {
-        Some(Command::Trace(args)) => args,
-        None => cli.trace,
+    let command = cli.command.unwrap_or(Command::Trace(cli.trace));
+    let shared = match &command {
+        Command::Trace(args) => &args.shared,
+        Command::Conns(args) => &args.shared,
     };
-    init_log(&args.shared);
+    init_log(shared);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let result = match runtime {
-        Ok(runtime) => runtime.block_on(trace::run(&args)),
+        Ok(runtime) => runtime.block_on(async {
+            match &command {
+                Command::Trace(args) => trace::run(args).await,
+                Command::Conns(args) => conns::run(args).await,
+            }
+        }),
         Err(error) => Err(anyhow::Error::new(error).context("cannot start")),
     };
     match result {
         Ok(Outcome { summary, cut_short }) => {
-            if !args.shared.quiet && !cut_short {
+            if !shared.quiet && !cut_short {
                 say(&format_summary(&summary));
             }
-            if args.shared.strict && summary.lost > 0 { ExitCode::from(LOST) } else { ExitCode::SUCCESS }
+            if shared.strict && summary.lost > 0 { ExitCode::from(LOST) } else { ExitCode::SUCCESS }
         }
         Err(error) => {
             say(&format!("tcptrace: {error:#}"));

@@ -4,7 +4,7 @@ use std::{num::NonZeroU64, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use super::values::{self, Blocks, Names, Numbers, Ports, States};
+use super::values::{self, Blocks, Causes, Names, Numbers, Ports, StateTimes, States};
 use crate::{
     kernel::{KernelError, cgroup, netns},
     model::filter::{Family, Filter},
@@ -19,6 +19,18 @@ Examples:
   sudo tcptrace --raddr 10.0.0.0/8 -o json > events.json
   sudo tcptrace -N web -c 100          100 events in the network namespace web
   sudo tcptrace -r -d 10s              10 seconds, with retransmits
+  sudo tcptrace conns                  a line per connection when it ends, and why it did
+
+Exit status: 0 done; 1 could not run; 2 wrong usage; 3 events lost with --strict.";
+
+const CONNS_EXAMPLES: &str = "\
+Examples:
+  sudo tcptrace conns                  every connection when it ends
+  sudo tcptrace conns -w -L 443        those of this host's port 443, with the time in each state
+  sudo tcptrace conns --live           first those that are open now
+  sudo tcptrace conns --cause peer_rst,timeout
+  sudo tcptrace conns --state-times close-wait=10s
+                                       those that waited 10 s for this host to close
 
 Exit status: 0 done; 1 could not run; 2 wrong usage; 3 events lost with --strict.";
 
@@ -42,6 +54,33 @@ pub enum Command {
     /// Prints every transition and every RST as it happens (the default)
     #[command(after_help = EXAMPLES, max_term_width = 100)]
     Trace(Trace),
+    /// Prints a line per connection when it ends: whose, how long, how much, and why it ended
+    #[command(after_help = CONNS_EXAMPLES, max_term_width = 100)]
+    Conns(Conns),
+}
+
+/// The flags of `conns`.
+#[derive(Clone, Debug, Args)]
+pub struct Conns {
+    /// Begin with the connections that are open now
+    #[arg(long, help_heading = "Connections")]
+    pub live: bool,
+
+    /// Only connections that lasted so many ms at least
+    #[arg(long, value_name = "MS", help_heading = "Connections")]
+    pub min_ms: Option<u64>,
+
+    /// Only connections that ended like this: peer_rst,refused,timeout
+    #[arg(long, value_name = "CAUSES", help_heading = "Connections")]
+    pub cause: Option<Causes>,
+
+    /// Only connections that spent so long in one of these states: close-wait=10s
+    #[arg(long, value_name = "STATE=TIME", help_heading = "Connections")]
+    pub state_times: Option<StateTimes>,
+
+    /// What all watching commands share.
+    #[command(flatten)]
+    pub shared: Shared,
 }
 
 /// The flags of `trace`.

@@ -3,4 +3,4 @@
 mod args;
 mod values;
 
-pub use args::{Cli, Color, Command, Format, Shared, Trace};
+pub use args::{Cli, Color, Command, Conns, Format, Shared, Trace};

@@ -66,6 +66,10 @@ lists! {
     Numbers of u32 = |text: &str| text.parse::<u32>().map_err(|_| format!("{text} is no number from 0 to 4294967295"));
     /// States.
     States of crate::model::state::State = str::parse;
+    /// Causes.
+    Causes of crate::model::cause::Cause = str::parse;
+    /// States, each with a least time.
+    StateTimes of (crate::model::state::State, Duration) = state_time;
     /// Names.
     Names of String = |text: &str| Ok::<_, String>(text.to_owned());
 }
@@ -98,6 +102,14 @@ fn unmapped(net: IpNet) -> IpNet {
     let IpNet::V6(v6) = net else { return net };
     let v4 = v6.network().to_ipv4_mapped().zip(v6.prefix_len().checked_sub(96));
     v4.and_then(|(ip, prefix)| IpNet::new(ip.into(), prefix).ok()).unwrap_or(net)
+}
+
+fn state_time(text: &str) -> Result<(crate::model::state::State, Duration), String> {
+    let (state, time) = text
+        .split_once('=')
+        .ok_or_else(|| format!("{text} is no state with a time: write close-wait=10s"))?;
+    let state = state.parse().map_err(|error: crate::model::state::UnknownState| error.to_string())?;
+    Ok((state, duration(time)?))
 }
 
 /// A length of time: `10s`, `2m`, `1h30m`, `500ms`; a bare number is seconds.

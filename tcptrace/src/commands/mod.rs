@@ -1,4 +1,7 @@
-//! One file per command.
+//! One file per command; [`watch`] is what those that watch have in common.
 
+pub mod conns;
 pub mod stop;
+mod survey;
 pub mod trace;
+pub mod watch;

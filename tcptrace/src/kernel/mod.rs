@@ -4,9 +4,12 @@ pub mod attach;
 pub mod btf;
 pub mod cgroup;
 pub mod clock;
+mod diag;
 mod error;
 mod layout;
 pub mod netns;
 mod privilege;
+mod processes;
+pub mod survey;
 
 pub use error::KernelError;

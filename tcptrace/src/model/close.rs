@@ -8,6 +8,7 @@ use tcptrace_common::record::{CloseDetail, Record, UNKNOWN, flags};
 
 use super::{
     event::{Role, Totals},
+    found::Counters,
     state::State,
 };
 
@@ -40,27 +41,72 @@ fn no_room(detail: &CloseDetail) -> bool {
     tw_count != UNKNOWN && tw_max != UNKNOWN && (tw_max == 0 || tw_count > tw_max)
 }
 
+/// Whether the namespace holds exactly as many minisocks as it may: then this one may be the last that fitted, or
+/// refused, and only sock_diag can tell.
+#[must_use]
+pub fn room_in_doubt(detail: &CloseDetail) -> bool {
+    detail.tw_max != UNKNOWN && detail.tw_count == detail.tw_max
+}
+
 /// The connection's totals.
 #[must_use]
 pub fn totals(old: State, record: &Record, detail: &CloseDetail, role: Option<Role>) -> Totals {
     let fin_sent = matches!(old, State::FIN_WAIT1 | State::FIN_WAIT2 | State::CLOSING | State::LAST_ACK);
     let fin_acked = u64::from(fin_sent && detail.unacked == 0);
-    let tx_bytes = match role {
-        // The counter holds our SYN, if we sent one, and our FIN.
-        Some(Role::Client) => detail.bytes_acked.saturating_sub(1 + fin_acked),
-        Some(_) => detail.bytes_acked.saturating_sub(fin_acked),
-        // Whether there was a SYN is not known, so count what was sent once.
-        None => detail
-            .bytes_acked
-            .saturating_sub(fin_acked)
-            .min(detail.bytes_sent.saturating_sub(detail.bytes_retrans)),
-    };
+    let tx_bytes = payload_acked(
+        detail.bytes_acked.saturating_sub(fin_acked),
+        detail.bytes_sent.saturating_sub(detail.bytes_retrans),
+        role,
+    );
     Totals {
         sk_err: detail.sk_err,
         retransmits: detail.total_retrans,
         tx_bytes,
         rx_bytes: detail.bytes_received.saturating_sub(u64::from(record.flags & flags::DONE != 0)),
         srtt_us: detail.srtt_8us >> 3,
+    }
+}
+
+/// Payload bytes that the peer acknowledged. `acked` holds our SYN if we sent one, and not our FIN; `sent` is payload.
+fn payload_acked(acked: u64, sent: u64, role: Option<Role>) -> u64 {
+    match role {
+        Some(Role::Client) => acked.saturating_sub(1),
+        Some(_) => acked,
+        // Whether there was a SYN is not known, so count what was sent once.
+        None => acked.min(sent),
+    }
+}
+
+/// The totals of a connection that is open.
+#[must_use]
+pub fn totals_so_far(state: State, counters: &Counters, role: Option<Role>) -> Totals {
+    let fin_acked = u64::from(matches!(state, State::FIN_WAIT2));
+    let fin_received = matches!(state, State::CLOSE_WAIT | State::LAST_ACK | State::CLOSING);
+    Totals {
+        sk_err: 0,
+        retransmits: counters.total_retrans,
+        tx_bytes: payload_acked(
+            counters.bytes_acked.saturating_sub(fin_acked),
+            counters.bytes_sent.saturating_sub(counters.bytes_retrans),
+            role,
+        ),
+        rx_bytes: counters.bytes_received.saturating_sub(u64::from(fin_received)),
+        srtt_us: counters.srtt_us,
+    }
+}
+
+/// Which end sent the SYN, by the counters of an open connection: only who sent one has it acknowledged beside its
+/// payload. `None` while something is on its way.
+#[must_use]
+pub fn role_by_counters(state: State, counters: &Counters) -> Option<Role> {
+    if counters.unacked > 0 || !matches!(state, State::ESTABLISHED | State::CLOSE_WAIT) {
+        return None;
+    }
+    let sent = counters.bytes_sent.saturating_sub(counters.bytes_retrans);
+    match counters.bytes_acked.checked_sub(sent)? {
+        0 => Some(Role::Server),
+        1 => Some(Role::Client),
+        _ => None,
     }
 }
 

@@ -4,7 +4,7 @@ use std::{borrow::Cow, fmt, net::IpAddr, net::Ipv6Addr, sync::Arc};
 
 use tcptrace_common::record::{Addr, Tuple};
 
-use super::state::State;
+use super::{cause::Verdict, state::State};
 
 /// What happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,6 +17,8 @@ pub enum Kind {
     RstReceived,
     /// A segment, or a SYN-ACK, was sent again.
     Retransmit,
+    /// A whole connection: it has ended, or, without a cause, it is open.
+    Connection,
 }
 
 impl Kind {
@@ -28,6 +30,7 @@ impl Kind {
             Self::RstSent => "rst_sent",
             Self::RstReceived => "rst_received",
             Self::Retransmit => "retransmit",
+            Self::Connection => "connection",
         }
     }
 }
@@ -159,6 +162,42 @@ pub struct Totals {
     pub srtt_us: u32,
 }
 
+/// A connection's time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct History {
+    /// When its first record came, `CLOCK_MONOTONIC` in ns; `None` if that was not its birth.
+    pub opened_ns: Option<u64>,
+    /// From its birth to its end, or until now, in ns.
+    pub duration_ns: Option<u64>,
+    /// Time spent in each state, in ns, by the state's number, as far as it was seen.
+    pub spent_ns: [u64; State::COUNT],
+    /// The states it has been in, a bit for each number.
+    pub visited: u16,
+}
+
+impl History {
+    /// Adds time spent in a state, as far as it was seen.
+    pub fn spend(&mut self, state: State, ns: Option<u64>) {
+        self.visited |= 1 << state.number();
+        if let (Some(ns), Some(spent)) = (ns, self.spent_ns.get_mut(usize::from(state.number()))) {
+            *spent += ns;
+        }
+    }
+
+    /// Whether it has been in the state.
+    #[must_use]
+    pub fn has_visited(&self, state: State) -> bool {
+        self.visited & 1 << state.number() != 0
+    }
+
+    /// The states whose time is known, with that time in ns.
+    pub fn times(&self) -> impl Iterator<Item = (State, u64)> {
+        State::all()
+            .filter(|state| self.has_visited(*state))
+            .map(|state| (state, self.spent_ns.get(usize::from(state.number())).copied().unwrap_or(0)))
+    }
+}
+
 /// One line of the stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
@@ -172,7 +211,7 @@ pub struct Event {
     pub tuple: Tuple,
     /// The state that was left; only for transitions.
     pub old: Option<State>,
-    /// The state the connection is in now; only for transitions.
+    /// The state the connection is in now; for transitions and connections.
     pub new: Option<State>,
     /// What the kernel called the new state, where that differs.
     pub kernel_new: Option<State>,
@@ -186,8 +225,8 @@ pub struct Event {
     pub uid: Option<u32>,
     /// Whether the user may still change, because nobody has accepted the connection yet.
     pub unaccepted: bool,
-    /// Process (tgid) that was on the CPU; 0 is the idle task.
-    pub task_pid: u32,
+    /// Process (tgid) that was on the CPU; 0 is the idle task; `None` for what no probe reported.
+    pub task_pid: Option<u32>,
     /// Name of the thread that was on the CPU.
     pub task_comm: Comm,
     /// Id of the cgroup that the socket was made in.
@@ -196,12 +235,16 @@ pub struct Event {
     pub cgroup_path: Option<Arc<str>>,
     /// The kernel's reason for a RST.
     pub reason: Option<Arc<str>>,
-    /// For RSTs and retransmits: the state the connection was in.
+    /// For RSTs and retransmits: the state the connection was in. For connections: the state that the end met.
     pub prev_state: Option<State>,
     /// For retransmits of a SYN-ACK: how often so far.
     pub retransmits: Option<u32>,
     /// When the connection left the kernel's full socket.
     pub totals: Option<Totals>,
+    /// Why the connection ended: on its last transition, and on its line.
+    pub verdict: Option<Verdict>,
+    /// For connections: all about its time.
+    pub history: Option<Box<History>>,
     /// Whether the socket is closed now, so that what is not known of it will not be learned any more.
     pub closed: bool,
 }

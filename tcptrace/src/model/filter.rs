@@ -174,6 +174,10 @@ impl Filter {
                 .into_iter()
                 .flatten()
                 .any(|state| self.states.contains(&state))
+            || event
+                .history
+                .as_ref()
+                .is_some_and(|history| self.states.iter().any(|state| history.has_visited(*state)))
     }
 
     /// Whether the verdict on a connection may change while it lives: its owner and its user may.

@@ -8,6 +8,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use super::{
     event::{Event, Id},
     filter::{Filter, Verdict},
+    state::State,
     tracker::Fate,
 };
 
@@ -66,7 +67,8 @@ impl Gate {
                     }
                     self.show(earlier, show);
                 }
-                if event.closed {
+                // An orphan's last transition is to come.
+                if event.closed && event.new != Some(State::FIN_WAIT2) {
                     self.admitted.remove(&id);
                 } else if self.filter.follows_owners() {
                     self.admitted.insert(id);

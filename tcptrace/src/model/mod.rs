@@ -1,6 +1,7 @@
 //! What tcptrace knows of connections. Pure: no clock, no files, no terminal, no kernel; records go in,
 //! events come out.
 
+pub mod cause;
 pub mod close;
 pub mod event;
 pub mod filter;

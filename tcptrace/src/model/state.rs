@@ -39,6 +39,9 @@ impl State {
 }
 
 impl State {
+    /// One more than the largest number.
+    pub const COUNT: usize = NAMES.len();
+
     /// The state with the kernel's number; `None` for a number that stands for no state.
     #[must_use]
     pub fn from_kernel(number: u8) -> Option<Self> {

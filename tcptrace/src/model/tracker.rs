@@ -9,14 +9,21 @@ use std::{
     sync::Arc,
 };
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 use tcptrace_common::record::{self, CloseDetail, NO_REASON, Record, Tuple, flags};
 
+use self::ending::{Closing, Ending};
 use super::{
+    cause::Resets,
     close,
-    event::{Comm, Event, Id, Kind, Owner, OwnerSource, Role},
+    event::{Comm, Event, History, Id, Kind, Owner, OwnerSource, Role},
     state::State,
 };
+
+mod ending;
+mod survey;
+
+pub use ending::Doubt;
 
 /// How long a closed connection is remembered, in ns, for the RST that its close sends: the kernel reports
 /// it a moment after CLOSE.
@@ -50,8 +57,17 @@ struct Conn {
     since_ns: Option<u64>,
     role: Option<Role>,
     owner: Option<Owner>,
-    /// A RST was sent or received since the last transition.
-    reset: bool,
+    uid: Option<u32>,
+    /// Id of its cgroup; 0 when unknown.
+    cgroup: u64,
+    /// The RSTs since the last transition.
+    resets: Resets,
+    /// Surveys in a row that did not show it as it is known here.
+    missed: u8,
+    /// Its time so far; only kept where whole connections are told.
+    history: Option<Box<History>>,
+    /// What is still to be told of its end.
+    ending: Option<Box<Ending>>,
 }
 
 /// How the table finds a socket: by cookie, or by address where the kernel gives no cookie. Kernel addresses
@@ -68,24 +84,35 @@ pub struct Tracker {
     listeners: FxHashMap<(u32, u16), Vec<(Tuple, Key)>>,
     /// Ended connections in the order in which they will be forgotten.
     ended: VecDeque<(u64, Key)>,
+    /// How many of those still have something to tell.
+    untold: usize,
+    /// Connections of which only sock_diag can tell what became of them.
+    doubts: FxHashSet<Key>,
+    /// Orphans among those, by their ends as the peer sees them.
+    orphans: FxHashMap<Tuple, Key>,
+    /// Found sockets whose names in the table are not known yet: the source has no cookies.
+    strangers: FxHashMap<Tuple, Conn>,
     reasons: Reasons,
     /// How many ids of our own were given out.
     own_ids: u64,
     /// Report the kernel's own words: CLOSE where a minisock takes over, and self transitions.
     raw: bool,
+    /// Tell whole connections, too.
+    whole: bool,
 }
 
 impl Tracker {
-    /// An empty tracker. With `raw` it repeats the kernel's own words.
+    /// An empty tracker. With `raw` it repeats the kernel's own words. With `whole` it tells whole connections when
+    /// they end, beside what happens to them.
     #[must_use]
-    pub fn new(reasons: Reasons, raw: bool) -> Self {
-        Self { reasons, raw, ..Self::default() }
+    pub fn new(reasons: Reasons, raw: bool, whole: bool) -> Self {
+        Self { reasons, raw, whole, ..Self::default() }
     }
 
     /// How many sockets are remembered.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.conns.len() + self.newborn.len()
+        self.conns.len() + self.newborn.len() + self.strangers.len()
     }
 
     /// Whether nothing is remembered.
@@ -101,10 +128,10 @@ impl Tracker {
         detail: Option<&CloseDetail>,
         emit: &mut impl FnMut(Event) -> Fate,
     ) {
-        self.forget(record.ts_ns);
+        self.forget(record.ts_ns, emit);
         match record.kind {
             record::Kind::TRANSITION | record::Kind::CLOSE => self.transition(record, detail, emit),
-            record::Kind::RST_SENT => _ = emit(self.rst_sent(record)),
+            record::Kind::RST_SENT => self.rst_sent(record, emit),
             record::Kind::RST_RECEIVED => _ = emit(self.rst_received(record)),
             record::Kind::RETRANSMIT | record::Kind::RETRANSMIT_SYNACK => _ = emit(self.retransmit(record)),
             _ => {}
@@ -114,7 +141,7 @@ impl Tracker {
     /// Lets time pass: ended connections are forgotten, and children whose second record did not come are
     /// reported as far as they are known.
     pub fn tick(&mut self, now_ns: u64, emit: &mut impl FnMut(Event) -> Fate) {
-        self.forget(now_ns);
+        self.forget(now_ns, emit);
         let late = |record: &&Record| now_ns.saturating_sub(record.ts_ns) > AFTERLIFE_NS;
         let mut late: Vec<(u64, u64)> =
             self.newborn.values().filter(late).map(|record| (record.ts_ns, record.sk)).collect();
@@ -123,19 +150,6 @@ impl Tracker {
             if let Some(record) = self.newborn.remove(&sk) {
                 // The cookie is the listener's.
                 self.step(&Record { cookie: 0, ..record }, None, emit);
-            }
-        }
-    }
-
-    fn forget(&mut self, now_ns: u64) {
-        while let Some(&(at_ns, key)) = self.ended.front()
-            && now_ns.saturating_sub(at_ns) > AFTERLIFE_NS
-        {
-            self.ended.pop_front();
-            // The socket may have begun another connection since.
-            let over = |conn: &Conn| conn.state == State::CLOSE && conn.since_ns == Some(at_ns);
-            if self.conns.get(&key).is_some_and(over) {
-                self.conns.remove(&key);
             }
         }
     }
@@ -178,31 +192,28 @@ impl Tracker {
         let key = self.key(record);
         let over = |conn: &Conn| conn.state == State::CLOSE && old != State::CLOSE;
         if birth || self.conns.get(&key).is_some_and(over) {
-            self.bury(key);
+            self.bury(key, emit);
+        }
+        if !birth && !self.strangers.is_empty() && !self.conns.contains_key(&key) {
+            self.recognise(record, key);
         }
         let listener = if old == State::LISTEN && new == State::SYN_RECV {
             self.listeners_owner(&record.tuple)
         } else {
             None
         };
+        let whole = self.whole;
         let own_ids = &mut self.own_ids;
         let conn = self.conns.entry(key).or_insert_with(|| Conn {
-            id: if record.cookie != 0 {
-                Id(record.cookie)
-            } else {
-                *own_ids += 1;
-                Id(*own_ids | 1 << 63)
-            },
-            tuple: record.tuple,
-            state: old,
-            previous: None,
-            since_ns: None,
-            role: None,
+            id: if record.cookie != 0 { Id(record.cookie) } else { own_id(own_ids) },
             owner: listener,
-            reset: false,
+            ..Conn::new(record.tuple, old)
         });
         conn.tuple = complete(record.tuple, &conn.tuple);
         conn.role = role_of(old, new).or(conn.role);
+        conn.uid = Some(record.uid);
+        conn.cgroup = record.cgroup;
+        conn.missed = 0;
         if let Some(owner) = owner_in(record, detail, new) {
             let better = match owner.source {
                 OwnerSource::Connect | OwnerSource::Listen => true,
@@ -219,24 +230,29 @@ impl Tracker {
             .since_ns
             .filter(|_| conn.state == old && !repeated)
             .map(|since_ns| record.ts_ns.saturating_sub(since_ns));
-        let after = match detail {
-            Some(detail) if new == State::CLOSE && !self.raw => {
-                close::state_after(old, record, detail, conn.reset)
+        if whole && new != State::LISTEN && old != State::LISTEN || birth && whole && new != State::LISTEN {
+            let history = conn.history.get_or_insert_default();
+            if birth {
+                history.opened_ns = Some(record.ts_ns);
+            } else {
+                history.spend(old, in_state_ns);
             }
-            _ => new,
-        };
+        }
+        if new == State::CLOSE
+            && old != State::LISTEN
+            && let Some(detail) = detail
+        {
+            self.close(key, &Closing { old, record, detail, in_state_ns }, emit);
+            return;
+        }
         if !repeated {
-            conn.previous = Some(old);
-            conn.state = new;
-            conn.since_ns = Some(record.ts_ns);
-            conn.reset = false;
+            conn.enter(old, new, record.ts_ns);
         }
         if !repeated || self.raw {
             let event = Event {
                 kind: Kind::Transition,
                 old: Some(old),
-                new: Some(after),
-                kernel_new: (after != new).then_some(new),
+                new: Some(new),
                 in_state_ns,
                 totals: detail.map(|detail| close::totals(old, record, detail, conn.role)),
                 ..event_of(record, Some(conn))
@@ -252,7 +268,11 @@ impl Tracker {
             self.listeners.entry((tuple.netns, tuple.lport)).or_default().push((tuple, key));
         }
         if new == State::CLOSE {
-            self.end(old, key, record.ts_ns);
+            if old == State::LISTEN {
+                let tuple = conn.tuple;
+                self.stop_listening(&tuple, key);
+            }
+            self.ended.push_back((record.ts_ns, key));
         }
     }
 
@@ -264,22 +284,15 @@ impl Tracker {
     }
 
     /// The socket begins a new connection, or its memory a new socket.
-    fn bury(&mut self, key: Key) {
-        if let Some(conn) = self.conns.remove(&key)
-            && conn.role == Some(Role::Listener)
-        {
-            self.stop_listening(&conn.tuple, key);
+    fn bury(&mut self, key: Key, emit: &mut impl FnMut(Event) -> Fate) {
+        self.finish(key, emit);
+        if let Some(conn) = self.conns.remove(&key) {
+            self.doubts.remove(&key);
+            self.orphans.remove(&reversed(&conn.tuple));
+            if conn.role == Some(Role::Listener) {
+                self.stop_listening(&conn.tuple, key);
+            }
         }
-    }
-
-    fn end(&mut self, old: State, key: Key, ts_ns: u64) {
-        if old == State::LISTEN
-            && let Some(conn) = self.conns.get(&key)
-        {
-            let tuple = conn.tuple;
-            self.stop_listening(&tuple, key);
-        }
-        self.ended.push_back((ts_ns, key));
     }
 
     fn stop_listening(&mut self, tuple: &Tuple, key: Key) {
@@ -311,7 +324,7 @@ impl Tracker {
             .then_some(Owner { source: OwnerSource::Listener, ..first })
     }
 
-    fn rst_sent(&mut self, record: &Record) -> Event {
+    fn rst_sent(&mut self, record: &Record, emit: &mut impl FnMut(Event) -> Fate) {
         let reason = self.reason(record);
         let key = self.key(record);
         let state = State::from_kernel(record.old);
@@ -321,17 +334,22 @@ impl Tracker {
             // A minisock keeps its connection's cookie.
             let id = (record.cookie != 0 && !listener).then_some(Id(record.cookie));
             let prev_state = state.filter(|state| *state != State::CLOSE);
-            return Event { kind: Kind::RstSent, id, reason, prev_state, ..event_of(record, None) };
+            emit(Event { kind: Kind::RstSent, id, reason, prev_state, ..event_of(record, None) });
+            return;
         };
         if listener {
             // The packet belongs to a connection that the listener does not know; only its owner is the same.
             let Event { owner, .. } = event_of(record, Some(conn));
-            return Event { kind: Kind::RstSent, reason, prev_state: state, owner, ..event_of(record, None) };
+            emit(Event { kind: Kind::RstSent, reason, prev_state: state, owner, ..event_of(record, None) });
+            return;
         }
-        conn.reset = true;
+        conn.resets.sent = true;
+        conn.resets.keepalive = reason.as_deref().and_then(says_keepalive);
         // Closed a moment ago: the RST is part of that.
         let prev_state = if state == Some(State::CLOSE) { conn.previous } else { state };
-        Event { kind: Kind::RstSent, reason, prev_state, ..event_of(record, Some(conn)) }
+        let event =
+            Event { kind: Kind::RstSent, reason: reason.clone(), prev_state, ..event_of(record, Some(conn)) };
+        self.tell_with_reset(key, record, event, reason, emit);
     }
 
     fn rst_received(&mut self, record: &Record) -> Event {
@@ -339,7 +357,7 @@ impl Tracker {
         let prev_state = State::from_kernel(record.old);
         let mut conn = self.conns.get_mut(&key);
         if let Some(conn) = &mut conn {
-            conn.reset = true;
+            conn.resets.received = true;
         }
         let known = Event { kind: Kind::RstReceived, prev_state, ..event_of(record, conn.as_deref()) };
         Event { id: known.id.or((record.cookie != 0).then_some(Id(record.cookie))), ..known }
@@ -372,6 +390,51 @@ impl Tracker {
                 .unwrap_or_else(|| Arc::from(format!("REASON_{}", record.reason)))
         })
     }
+}
+
+impl Conn {
+    /// A socket of which nothing is known but its ends and its state.
+    fn new(tuple: Tuple, state: State) -> Self {
+        Self {
+            id: Id(0),
+            tuple,
+            state,
+            previous: None,
+            since_ns: None,
+            role: None,
+            owner: None,
+            uid: None,
+            cgroup: 0,
+            resets: Resets::default(),
+            missed: 0,
+            history: None,
+            ending: None,
+        }
+    }
+
+    fn enter(&mut self, old: State, new: State, ts_ns: u64) {
+        self.previous = Some(old);
+        self.state = new;
+        self.since_ns = Some(ts_ns);
+        self.resets = Resets::default();
+    }
+}
+
+/// A number of our own for a connection that the kernel gives none.
+fn own_id(count: &mut u64) -> Id {
+    *count += 1;
+    Id(*count | 1 << 63)
+}
+
+/// The ends as the peer sees them.
+fn reversed(tuple: &Tuple) -> Tuple {
+    Tuple { laddr: tuple.raddr, raddr: tuple.laddr, lport: tuple.rport, rport: tuple.lport, ..*tuple }
+}
+
+/// Whether the kernel's reason says that keepalive ran out; `None` for reasons that say nothing.
+fn says_keepalive(reason: &str) -> Option<bool> {
+    // What 6.10 and 6.11 say of every RST that no packet provoked.
+    (reason != "NOT_SPECIFIED").then(|| reason == "TCP_KEEPALIVE_TIMEOUT")
 }
 
 /// What a transition alone says of the socket's part.
@@ -425,7 +488,7 @@ fn event_of(record: &Record, conn: Option<&Conn>) -> Event {
         owner: conn.and_then(|conn| conn.owner),
         uid: full.then_some(record.uid),
         unaccepted: full && !has(flags::SOCKET) && !has(flags::DEAD),
-        task_pid: record.task_pid,
+        task_pid: Some(record.task_pid),
         task_comm: Comm(record.task_comm_bytes()),
         cgroup: (record.cgroup != 0).then_some(record.cgroup),
         cgroup_path: None,
@@ -433,6 +496,8 @@ fn event_of(record: &Record, conn: Option<&Conn>) -> Event {
         prev_state: None,
         retransmits: None,
         totals: None,
+        verdict: None,
+        history: None,
         closed: conn.map_or(small || record.cookie == 0, |conn| conn.state == State::CLOSE),
     }
 }

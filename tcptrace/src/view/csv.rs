@@ -15,6 +15,7 @@ use crate::{
 pub struct Csv {
     clock: Clock,
     time: TimeText,
+    opened: TimeText,
     writer: csv::Writer<Vec<u8>>,
     cell: Vec<u8>,
 }
@@ -29,7 +30,7 @@ impl Csv {
             let names = FIELDS.iter().map(|field| field.name);
             let _ = writer.write_record(["ts"].into_iter().chain(names).chain(["lost"]));
         }
-        Self { clock, time: TimeText::default(), writer, cell: Vec::new() }
+        Self { clock, time: TimeText::default(), opened: TimeText::default(), writer, cell: Vec::new() }
     }
 
     fn row(&mut self, ts_ns: u64, get: impl Fn(&Field) -> Option<Value>, lost: Option<u64>) {
@@ -48,6 +49,15 @@ impl Csv {
                 Some(Value::Id(id)) => write!(cell, "{id}"),
                 Some(Value::Addr(addr)) => write!(cell, "{addr}"),
                 Some(Value::Errno(errno)) => write!(cell, "E{errno}"),
+                Some(Value::Time(ns)) => {
+                    write!(cell, "{}", self.opened.render(self.clock.wall_ns(ns)))
+                }
+                Some(Value::States(history)) => {
+                    history.times().enumerate().try_for_each(|(index, (state, ns))| {
+                        let space = if index > 0 { " " } else { "" };
+                        write!(cell, "{space}{state}={}.{:03}", ns / 1000, ns % 1000)
+                    })
+                }
             };
             let _ = self.writer.write_field(&self.cell);
         }

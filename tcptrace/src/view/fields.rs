@@ -5,7 +5,7 @@ use std::{fmt::Write as _, net::IpAddr, sync::Arc};
 use serde::{Serialize, Serializer};
 
 use super::errno;
-use crate::model::event::{Comm, Event, Id};
+use crate::model::event::{Comm, Event, History, Id};
 
 /// The value of a field.
 #[derive(Clone, Debug, PartialEq)]
@@ -26,6 +26,10 @@ pub enum Value {
     Addr(IpAddr),
     /// An errno that has no name.
     Errno(i32),
+    /// A time, `CLOCK_MONOTONIC` in ns.
+    Time(u64),
+    /// Time spent in states.
+    States(Box<History>),
 }
 
 /// A field: its name and where it comes from. A field without a value is absent.
@@ -63,12 +67,14 @@ fields! {
     comm = |e| e.owner.map(|owner| Value::Comm(owner.comm));
     uid = |e| e.uid.map(|uid| Value::Number(uid.into()));
     owner_src = |e| e.owner.map(|owner| Value::Word(owner.source.name()));
-    task_pid = |e| Some(Value::Number(e.task_pid.into()));
-    task_comm = |e| Some(Value::Comm(e.task_comm));
+    task_pid = |e| e.task_pid.map(|pid| Value::Number(pid.into()));
+    task_comm = |e| e.task_pid.map(|_| Value::Comm(e.task_comm));
     cgroup = |e| e.cgroup.map(Value::Number);
     cgroup_path = |e| e.cgroup_path.clone().map(Value::Name);
     reason = |e| e.reason.clone().map(Value::Name);
     prev_state = |e| e.prev_state.map(|state| Value::Word(state.name()));
+    cause = |e| e.verdict.map(|verdict| Value::Word(verdict.cause.name()));
+    cause_src = |e| e.verdict.map(|verdict| Value::Word(verdict.source()));
     sk_err = |e| e.totals.filter(|totals| totals.sk_err != 0).map(|totals| {
         errno::name(totals.sk_err).map_or(Value::Errno(totals.sk_err), Value::Word)
     });
@@ -76,6 +82,9 @@ fields! {
     tx_bytes = |e| e.totals.map(|totals| Value::Number(totals.tx_bytes));
     rx_bytes = |e| e.totals.map(|totals| Value::Number(totals.rx_bytes));
     srtt_us = |e| e.totals.filter(|totals| totals.srtt_us != 0).map(|totals| Value::Number(totals.srtt_us.into()));
+    opened_ts = |e| e.history.as_ref().and_then(|history| history.opened_ns).map(Value::Time);
+    duration_us = |e| e.history.as_ref().and_then(|history| history.duration_ns).map(Value::Micros);
+    state_us = |e| e.history.clone().map(Value::States);
 }
 
 fn port(port: u16) -> Option<Value> {
@@ -124,6 +133,11 @@ impl Serialize for Value {
             Self::Id(id) => serializer.collect_str(id),
             Self::Addr(addr) => serializer.collect_str(addr),
             Self::Errno(errno) => serializer.collect_str(&format_args!("E{errno}")),
+            // The writer has the clock; see `Json`.
+            Self::Time(ns) => serializer.serialize_u64(*ns),
+            Self::States(history) => {
+                serializer.collect_map(history.times().map(|(state, ns)| (state.name(), micros(ns))))
+            }
         }
     }
 }

@@ -13,6 +13,8 @@ use crate::{
 pub struct Json {
     clock: Clock,
     time: TimeText,
+    /// For the times inside an object, which would make `time` begin anew.
+    opened: TimeText,
     out: Vec<u8>,
 }
 
@@ -20,11 +22,11 @@ impl Json {
     /// A stream whose times are those of the clock.
     #[must_use]
     pub fn new(clock: Clock) -> Self {
-        Self { clock, time: TimeText::default(), out: Vec::new() }
+        Self { clock, time: TimeText::default(), opened: TimeText::default(), out: Vec::new() }
     }
 
     fn object<'a>(&mut self, ts_ns: u64, fields: impl Iterator<Item = (&'a str, Value)>) {
-        let Self { clock, time, out } = self;
+        let Self { clock, time, opened, out } = self;
         // The names and the time hold nothing that JSON would escape; going through a serializer for each name
         // costs as much as all the values.
         out.extend_from_slice(b"{\"ts\":\"");
@@ -34,6 +36,12 @@ impl Json {
             out.extend_from_slice(b",\"");
             out.extend_from_slice(name.as_bytes());
             out.extend_from_slice(b"\":");
+            if let Value::Time(ns) = value {
+                out.push(b'"');
+                out.extend_from_slice(opened.render(clock.wall_ns(ns)).as_bytes());
+                out.push(b'"');
+                continue;
+            }
             // Memory takes every byte, and no value fails to be written.
             let _ = serde_json::to_writer(&mut *out, &value);
         }

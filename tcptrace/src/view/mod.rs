@@ -1,5 +1,6 @@
 //! What the user sees. A view takes events and writes them in its format; only [`output`] touches stdout.
 
+mod connections;
 mod csv;
 pub mod errno;
 pub mod fields;
@@ -7,6 +8,7 @@ mod json;
 pub mod output;
 pub mod text;
 
+pub use connections::Connections;
 pub use csv::Csv;
 pub use json::Json;
 pub use text::Text;

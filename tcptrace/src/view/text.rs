@@ -31,6 +31,7 @@ pub enum TimeStyle {
 }
 
 /// How the text is to look.
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the user's")]
 #[derive(Clone, Debug, Default)]
 pub struct TextOptions {
     /// More and wider columns.
@@ -39,6 +40,8 @@ pub struct TextOptions {
     pub time: TimeStyle,
     /// ANSI colours.
     pub color: bool,
+    /// Say more in a line.
+    pub verbose: bool,
     /// A header, at once: it shows that the tool is at work.
     pub header: bool,
     /// Columns of the terminal; `None`: no limit.
@@ -168,7 +171,7 @@ impl Text {
             Column::Netns => "NETNS",
             Column::Role => "ROLE",
             Column::Id => "ID",
-            Column::Note => "",
+            Column::Note => "CAUSE",
         }
     }
 
@@ -331,7 +334,7 @@ impl View for Text {
 }
 
 /// Seconds with as many decimals, six at most, as fit eight columns.
-fn seconds(cell: &mut String, ns: u64) -> std::fmt::Result {
+pub(super) fn seconds(cell: &mut String, ns: u64) -> std::fmt::Result {
     let (whole, micros) = (ns / 1_000_000_000, ns / 1000 % 1_000_000);
     let start = cell.len();
     write!(cell, "{whole}.{micros:06}")?;
@@ -340,14 +343,14 @@ fn seconds(cell: &mut String, ns: u64) -> std::fmt::Result {
     Ok(())
 }
 
-fn time_of_day(cell: &mut String, wall_ns: i128) -> std::fmt::Result {
+pub(super) fn time_of_day(cell: &mut String, wall_ns: i128) -> std::fmt::Result {
     let Ok(time) = jiff::Timestamp::from_nanosecond(wall_ns) else { return write!(cell, "-") };
     let time = time.to_zoned(jiff::tz::TimeZone::system());
     write!(cell, "{:02}:{:02}:{:02}.{:03}", time.hour(), time.minute(), time.second(), time.millisecond())
 }
 
 /// Milliseconds, to the µs where they are few.
-fn millis(cell: &mut String, ns: u64) -> std::fmt::Result {
+pub(super) fn millis(cell: &mut String, ns: u64) -> std::fmt::Result {
     let micros = ns / 1000;
     match micros {
         0..10_000 => write!(cell, "{}.{:03}", micros / 1000, micros % 1000),
@@ -390,11 +393,15 @@ fn what(cell: &mut String, event: &Event) -> std::fmt::Result {
             Some(count) => write!(cell, "RETRANSMIT  SYN-ACK #{count}"),
             None => write!(cell, "RETRANSMIT  in {}", state(event.prev_state)),
         },
+        // Another view's.
+        Kind::Connection => Ok(()),
     }
 }
 
 fn note(cell: &mut String, event: &Event) -> std::fmt::Result {
-    if event.kernel_new.is_some() && event.new == Some(State::FIN_WAIT2) {
+    if let Some(verdict) = event.verdict {
+        write!(cell, "{}{}", verdict.cause.name(), if verdict.inferred { "?" } else { "" })?;
+    } else if event.kernel_new.is_some() && event.new == Some(State::FIN_WAIT2) {
         write!(cell, "orphan, waits for the peer's FIN")?;
     } else if event.owner.is_some_and(|owner| owner.source == OwnerSource::Listener)
         && event.kind == Kind::RstSent

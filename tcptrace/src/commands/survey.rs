@@ -1,0 +1,162 @@
+//! Questions to the host that take time: each is answered by a thread of its own, one at a time.
+
+use std::{thread, time::Duration};
+
+use tokio::{sync::oneshot, time::Instant};
+
+use super::watch::Answer;
+use crate::{
+    kernel::{
+        clock,
+        survey::{self, Namespaces},
+    },
+    model::{event::OwnerSource, found::Whereabouts, tracker::Doubt},
+};
+
+/// How long after it came up a doubt that holds a transition back is asked for.
+const URGENT: Duration = Duration::from_millis(20);
+/// The same for other doubts: most peers close by themselves within that.
+const PATIENT: Duration = Duration::from_millis(500);
+/// Checks take at most one part in so many of the time.
+const SHARE: u32 = 50;
+
+/// What has become of minisocks.
+pub(super) struct Checked {
+    pub(super) answers: Vec<(Doubt, Whereabouts)>,
+    /// When that was, `CLOCK_MONOTONIC` in ns.
+    pub(super) at_ns: u64,
+}
+
+/// The answer to come, and what was learned of the namespaces meanwhile.
+type Coming = oneshot::Receiver<(Answer, Namespaces)>;
+
+/// Asks.
+pub(super) struct Surveyor {
+    namespaces: Namespaces,
+    /// Only these network namespaces; all if there is none.
+    only: Vec<u32>,
+    coming: Option<Coming>,
+    /// What is coming is a survey.
+    surveys: bool,
+    /// When to check doubts, if there are any.
+    check_at: Option<Instant>,
+    /// Not before.
+    rest_until: Instant,
+    asked_at: Instant,
+}
+
+impl Surveyor {
+    /// Begins with a survey.
+    pub(super) fn begin(only: Vec<u32>) -> Self {
+        let now = Instant::now();
+        let mut surveyor = Self {
+            namespaces: Namespaces::default(),
+            only,
+            coming: None,
+            surveys: false,
+            check_at: None,
+            rest_until: now,
+            asked_at: now,
+        };
+        surveyor.survey(OwnerSource::Snapshot);
+        surveyor
+    }
+
+    /// Whether a survey is being taken.
+    pub(super) fn surveys(&self) -> bool {
+        self.surveys
+    }
+
+    /// Whether there is an answer to wait for.
+    pub(super) fn is_asked(&self) -> bool {
+        self.coming.is_some()
+    }
+
+    /// When to call [`check`](Self::check).
+    pub(super) fn check_at(&self) -> Option<Instant> {
+        self.check_at.filter(|_| self.coming.is_none())
+    }
+
+    /// Has a survey taken, unless there is a question already.
+    pub(super) fn survey(&mut self, source: OwnerSource) {
+        let only = self.only.clone();
+        self.surveys = self.ask(move |namespaces| Answer::Survey(survey::take(namespaces, &only, source)));
+    }
+
+    /// Has doubts checked, when it is time.
+    pub(super) fn check(&mut self, doubts: impl Iterator<Item = Doubt>) {
+        let mut doubts = doubts.peekable();
+        if doubts.peek().is_none() {
+            self.check_at = None;
+            return;
+        }
+        let now = Instant::now();
+        let at = *self.check_at.get_or_insert_with(|| now + PATIENT);
+        if self.coming.is_some() {
+            return;
+        }
+        let doubts: Vec<Doubt> = doubts.collect();
+        let at = if doubts.iter().any(|doubt| doubt.urgent) { at.min(now + URGENT) } else { at };
+        self.check_at = Some(at.max(self.rest_until));
+        if now >= at.max(self.rest_until) {
+            self.ask_for(doubts);
+        }
+    }
+
+    /// Has doubts checked, if there are any.
+    pub(super) fn check_now(&mut self, doubts: impl Iterator<Item = Doubt>) {
+        let doubts: Vec<Doubt> = doubts.collect();
+        if !doubts.is_empty() {
+            self.ask_for(doubts);
+        }
+    }
+
+    fn ask_for(&mut self, doubts: Vec<Doubt>) {
+        self.check_at = None;
+        self.ask(move |namespaces| {
+            let minisocks: Vec<_> = doubts.iter().map(|doubt| (doubt.cookie, doubt.tuple)).collect();
+            let found = survey::check(namespaces, &minisocks);
+            let answers = doubts.into_iter().zip(found).collect();
+            Answer::Checked(Checked { answers, at_ns: clock::monotonic_ns() })
+        });
+    }
+
+    fn ask(&mut self, work: impl FnOnce(&mut Namespaces) -> Answer + Send + 'static) -> bool {
+        if self.coming.is_some() {
+            return false;
+        }
+        let (sender, receiver) = oneshot::channel();
+        let mut namespaces = std::mem::take(&mut self.namespaces);
+        let thread = thread::Builder::new().name("tcptrace-survey".to_owned()).spawn(move || {
+            let answer = work(&mut namespaces);
+            // Nobody waits for it any more when the program ends.
+            let _ = sender.send((answer, namespaces));
+        });
+        if let Err(error) = thread {
+            log::warn!("the sockets that exist cannot be read: {error}");
+            return false;
+        }
+        self.coming = Some(receiver);
+        self.asked_at = Instant::now();
+        true
+    }
+
+    /// Waits for the answer, for ever if nothing was asked. Cancel-safe.
+    pub(super) async fn answer(&mut self) -> Answer {
+        let Some(coming) = &mut self.coming else { return std::future::pending().await };
+        let answer = coming.await;
+        self.coming = None;
+        let now = Instant::now();
+        if !std::mem::take(&mut self.surveys) {
+            self.rest_until = now + (now - self.asked_at) * SHARE;
+        }
+        match answer {
+            Ok((answer, namespaces)) => {
+                self.namespaces = namespaces;
+                answer
+            }
+            // The thread is gone without an answer.
+            Err(_) => Answer::Survey(crate::model::found::Survey::default()),
+        }
+    }
+}

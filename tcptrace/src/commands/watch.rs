@@ -1,0 +1,440 @@
+//! What all watching commands do: source, tracker and view in one loop, and now and then a look at the sockets that
+//! exist.
+//!
+//! While such a survey is taken, records wait in memory: fed after it, they are newer than what it found or already in
+//! it, so nothing is missed between the two and nothing counted twice.
+
+use std::{io, num::NonZeroU64, time::Duration};
+
+use anyhow::Context as _;
+use tcptrace_common::record::{CloseDetail, Record};
+use tokio::time::{Instant, sleep_until};
+
+use super::{
+    stop::Stop,
+    survey::{Checked, Surveyor},
+};
+use crate::{
+    cli::{Color, Format, Shared},
+    kernel::{attach::Settings, cgroup::Paths, clock, clock::Clock},
+    model::{
+        event::{Event, Kind, OwnerSource},
+        filter::{Filter, Verdict},
+        found::Survey,
+        gate::Gate,
+        tracker::{Fate, Tracker},
+    },
+    source::{
+        decode::Decoded,
+        live::{Batch, Live},
+    },
+    view::{
+        Csv, Json, Summary, View,
+        output::Output,
+        text::{TextOptions, TimeStyle},
+    },
+};
+
+/// How long a reader that does not read may hold up the end.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// How a run ended.
+#[derive(Clone, Copy, Debug)]
+pub struct Outcome {
+    /// What it came to.
+    pub summary: Summary,
+    /// Whether the reader of the output went away first.
+    pub cut_short: bool,
+}
+
+/// How long the end waits for what was asked of the host.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// Records that wait for a survey at most (60 MB); more wait in the ring.
+const BACKLOG: usize = 300_000;
+/// How often the sockets that exist are compared with those that are known, when there is a reason: records were lost,
+/// or connections lack an owner.
+const RECONCILE: Duration = Duration::from_secs(10);
+/// The same without a reason.
+const RECONCILE_IDLE: Duration = Duration::from_mins(1);
+
+/// What a command wants of the loop.
+pub struct Plan<'a> {
+    /// The shared flags.
+    pub shared: &'a Shared,
+    /// Attach the retransmit probes.
+    pub retransmits: bool,
+    /// Repeat the kernel's own words.
+    pub raw: bool,
+    /// Tell whole connections, and only those.
+    pub whole: bool,
+    /// Begin with the connections that are open.
+    pub open: bool,
+    /// What else a line must be to be shown.
+    pub shows: Box<dyn Fn(&Event) -> bool>,
+    /// The view for people.
+    pub text: fn(Clock, TextOptions) -> Box<dyn View>,
+}
+
+/// Watches until it is told to stop.
+pub async fn run(plan: Plan<'_>) -> anyhow::Result<Outcome> {
+    let shared = plan.shared;
+    let filter = shared.filter()?;
+    let mut output = Output::stdout().context("cannot use stdout")?;
+    let mut stop = Stop::new().context("cannot listen for signals")?;
+    let settings =
+        Settings { ring_bytes: shared.buffer, retransmits: plan.retransmits, filter: filter.clone() };
+    let (mut source, reasons) = Live::open(&settings)?;
+    let clock = Clock::now();
+    stop.after(shared.duration);
+    let mut stream = Stream {
+        tracker: Tracker::new(reasons, plan.raw, plan.whole),
+        surveyor: Surveyor::begin(filter.netns.clone()),
+        backlog: Vec::new(),
+        begun: false,
+        lost: false,
+        reconcile_at: Instant::now() + RECONCILE,
+        reconcile_idle_at: Instant::now() + RECONCILE_IDLE,
+        shown: Shown {
+            // A path costs a look-up per event, so only who asks for it pays.
+            cgroups: (shared.output != Format::Text || !shared.cgroup.is_empty()).then(Paths::default),
+            view: view(shared, plan.text, clock, &output),
+            events: 0,
+            lost: 0,
+            limit: shared.count,
+            whole: plan.whole,
+            open: plan.open,
+            shows: plan.shows,
+            gate: Gate::new(filter.clone()),
+            filter,
+        },
+    };
+    let finished = match watch(&mut stream, &mut source, &mut output, &mut stop).await {
+        Ok(()) => finish(&mut stream, &mut source, &mut output, clock).await,
+        Err(error) => Err(error),
+    };
+    let summary = stream.shown.summary(clock);
+    match finished {
+        Ok(()) => Ok(Outcome { summary, cut_short: false }),
+        // Whoever read has read enough.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Outcome { summary, cut_short: true }),
+        Err(error) => Err(unwritable(&error)),
+    }
+}
+
+/// Shows what happens until it is time to stop.
+async fn watch(
+    stream: &mut Stream,
+    source: &mut Live,
+    output: &mut Output,
+    stop: &mut Stop,
+) -> io::Result<()> {
+    let mut more = false;
+    stream.shown.view.take(output.buffer());
+    while !stream.shown.full() {
+        let wake_at = stream.wake_at();
+        tokio::select! {
+            biased;
+            () = stop.asked() => break,
+            answer = stream.surveyor.answer() => stream.answered(answer),
+            next = next(output, source, more, wake_at) => next?,
+        }
+        if let Some(columns) = output.columns() {
+            stream.shown.view.resize(columns);
+        }
+        more = stream.pump(source);
+        stream.ask();
+        stream.shown.view.take(output.buffer());
+        // Other tasks of the runtime, the signals among them, get their turn.
+        tokio::task::yield_now().await;
+    }
+    Ok(())
+}
+
+/// Takes the probes out of the kernel and shows what was still in the ring.
+async fn finish(stream: &mut Stream, source: &mut Live, output: &mut Output, clock: Clock) -> io::Result<()> {
+    source.detach();
+    while stream.pump(source) && !stream.shown.full() {}
+    let _ = tokio::time::timeout(PATIENCE, stream.settle()).await;
+    stream.time_out();
+    let left_out = stream.shown.gate.left_out();
+    if left_out > 0 {
+        log::warn!(
+            "{left_out} events were left out: too many connections whose owner or user was not known yet"
+        );
+    }
+    let summary = stream.shown.summary(clock);
+    stream.shown.view.summary(&summary);
+    stream.shown.view.take(output.buffer());
+    match tokio::time::timeout(GRACE, output.flush()).await {
+        Ok(flushed) => flushed,
+        Err(_elapsed) => Err(io::Error::new(
+            io::ErrorKind::TimedOut,
+            format!("{} bytes of output that nobody reads were left out", output.unwritten()),
+        )),
+    }
+}
+
+/// Why the output could not be written, and what helps.
+fn unwritable(error: &io::Error) -> anyhow::Error {
+    let fix = match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            "make room, or write to another file system"
+        }
+        io::ErrorKind::TimedOut => "read the output faster, or filter it (-L, -p, --state)",
+        _ => "check where stdout goes",
+    };
+    anyhow::anyhow!("cannot write the output\nwhy: {error}\nfix: {fix}")
+}
+
+/// Writes what waits, then comes back when it is time to look into the ring, or at `wake_at`.
+async fn next(
+    output: &mut Output,
+    source: &mut Live,
+    more: bool,
+    wake_at: Option<Instant>,
+) -> io::Result<()> {
+    output.flush().await?;
+    if more {
+        return Ok(());
+    }
+    let woken = async {
+        match wake_at {
+            Some(at) => sleep_until(at).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        () = output.closed() => Err(io::ErrorKind::BrokenPipe.into()),
+        waited = source.wait() => waited,
+        () = woken => Ok(()),
+    }
+}
+
+/// What an answer of the [`Surveyor`] is.
+pub(super) enum Answer {
+    /// The sockets that exist.
+    Survey(Survey),
+    /// What has become of minisocks.
+    Checked(Checked),
+}
+
+/// From the source to the view.
+struct Stream {
+    tracker: Tracker,
+    surveyor: Surveyor,
+    /// Records that wait for a survey.
+    backlog: Vec<(Record, Option<CloseDetail>)>,
+    /// The first survey is in.
+    begun: bool,
+    /// Records were lost since the last survey.
+    lost: bool,
+    reconcile_at: Instant,
+    /// The same where nothing asks for it.
+    reconcile_idle_at: Instant,
+    shown: Shown,
+}
+
+impl Stream {
+    /// Takes what the source has through to the view. Returns whether there may be more.
+    fn pump(&mut self, source: &mut Live) -> bool {
+        let Self { tracker, shown, backlog, surveyor, .. } = self;
+        let waits = surveyor.surveys();
+        if waits && backlog.len() >= BACKLOG {
+            return false;
+        }
+        let Batch { more, now_ns, lost } = source.drain(|Decoded { record, detail }| {
+            if waits {
+                backlog.push((*record, detail.copied()));
+                return backlog.len() < BACKLOG;
+            }
+            tracker.feed(record, detail, &mut |event| shown.pass(event));
+            !shown.full()
+        });
+        if !waits {
+            tracker.tick(now_ns, &mut |event| shown.pass(event));
+        }
+        if lost.total() > 0 {
+            self.lost = true;
+            shown.lost += lost.total();
+            shown.view.lost(now_ns, &lost);
+        }
+        more
+    }
+
+    /// Asks the host what only it can tell, when it is time.
+    fn ask(&mut self) {
+        let Self { tracker, surveyor, .. } = self;
+        if surveyor.surveys() {
+            return;
+        }
+        surveyor.check(tracker.doubts());
+        let now = Instant::now();
+        if now >= self.reconcile_at {
+            self.reconcile_at = now + RECONCILE;
+            if self.lost || now >= self.reconcile_idle_at || tracker.lacks_owners() {
+                self.reconcile_idle_at = now + RECONCILE_IDLE;
+                self.lost = false;
+                surveyor.survey(OwnerSource::Fd);
+            }
+        }
+    }
+
+    /// When there is something to do whatever the source brings.
+    fn wake_at(&self) -> Option<Instant> {
+        if self.surveyor.surveys() {
+            return None;
+        }
+        let held = self.tracker.deadline_ns().map(|at_ns| {
+            let left = at_ns.saturating_sub(clock::monotonic_ns()) + 1_000_000;
+            Instant::now() + Duration::from_nanos(left)
+        });
+        [held, self.surveyor.check_at()].into_iter().flatten().min()
+    }
+
+    /// Takes an answer of the host.
+    fn answered(&mut self, answer: Answer) {
+        let Self { tracker, shown, backlog, .. } = self;
+        let now_ns = clock::monotonic_ns();
+        match answer {
+            Answer::Survey(survey) => {
+                let first = !self.begun;
+                tracker.adopt(&survey, now_ns, &mut |event| shown.open(event, first));
+                if first {
+                    self.begun = true;
+                    log::info!("watching; {} sockets were there; Ctrl-C ends it", survey.sockets.len());
+                } else {
+                    tracker.reconcile(&survey, now_ns, &mut |event| shown.pass(event));
+                }
+                for (record, detail) in backlog.drain(..) {
+                    if !shown.full() {
+                        tracker.feed(&record, detail.as_ref(), &mut |event| shown.pass(event));
+                    }
+                }
+                backlog.shrink_to(0);
+            }
+            Answer::Checked(checked) => {
+                for (doubt, found) in &checked.answers {
+                    tracker.settle(doubt, *found, checked.at_ns, &mut |event| shown.pass(event));
+                }
+            }
+        }
+    }
+
+    /// At the end: what was asked is waited for, and what is in doubt is asked once more.
+    async fn settle(&mut self) {
+        while self.surveyor.is_asked() {
+            let answer = self.surveyor.answer().await;
+            self.answered(answer);
+        }
+        self.surveyor.check_now(self.tracker.doubts());
+        while self.surveyor.is_asked() {
+            let answer = self.surveyor.answer().await;
+            self.answered(answer);
+        }
+    }
+
+    /// Shows what was held for a record that will not come any more.
+    fn time_out(&mut self) {
+        let Self { tracker, shown, backlog, .. } = self;
+        for (record, detail) in backlog.drain(..) {
+            tracker.feed(&record, detail.as_ref(), &mut |event| shown.pass(event));
+        }
+        tracker.tick(u64::MAX, &mut |event| shown.pass(event));
+    }
+}
+
+/// What comes out of the tracker and is wanted, on its way to the view.
+struct Shown {
+    gate: Gate,
+    filter: Filter,
+    cgroups: Option<Paths>,
+    view: Box<dyn View>,
+    events: u64,
+    lost: u64,
+    limit: Option<NonZeroU64>,
+    whole: bool,
+    open: bool,
+    shows: Box<dyn Fn(&Event) -> bool>,
+}
+
+impl Shown {
+    fn full(&self) -> bool {
+        self.limit.is_some_and(|limit| self.events >= limit.get())
+    }
+
+    fn pass(&mut self, mut event: Event) -> Fate {
+        let Self { gate, cgroups, view, events, limit, whole, shows, .. } = self;
+        if let Some(cgroups) = cgroups {
+            event.cgroup_path = event.cgroup.and_then(|id| cgroups.get(id));
+        }
+        gate.pass(event, &mut |event| {
+            let wanted = (event.kind == Kind::Connection) == *whole && shows(&event);
+            if wanted && limit.is_none_or(|limit| *events < limit.get()) {
+                *events += 1;
+                view.event(&event);
+            }
+        })
+    }
+
+    /// A connection that a survey found open.
+    fn open(&mut self, mut event: Event, first: bool) -> Fate {
+        let Self { cgroups, view, events, filter, shows, .. } = self;
+        if let Some(cgroups) = cgroups {
+            event.cgroup_path = event.cgroup.and_then(|id| cgroups.get(id));
+        }
+        let wanted = first
+            && self.open
+            && filter.judge(&event) == Verdict::Admit
+            && filter.shows(&event)
+            && shows(&event);
+        if wanted && self.limit.is_none_or(|limit| *events < limit.get()) {
+            *events += 1;
+            view.event(&event);
+        }
+        if filter.judge_socket(&event) == Verdict::Refuse { Fate::Forget } else { Fate::Keep }
+    }
+
+    fn summary(&self, clock: Clock) -> Summary {
+        let ts_ns = clock::monotonic_ns();
+        Summary {
+            ts_ns,
+            events: self.events,
+            lost: self.lost,
+            elapsed_us: clock.since_start_ns(ts_ns) / 1000,
+        }
+    }
+}
+
+fn view(
+    shared: &Shared,
+    text: fn(Clock, TextOptions) -> Box<dyn View>,
+    clock: Clock,
+    output: &Output,
+) -> Box<dyn View> {
+    let header = !shared.no_header;
+    match shared.output {
+        Format::Json => Box::new(Json::new(clock)),
+        Format::Csv => Box::new(Csv::new(clock, header)),
+        Format::Text => text(
+            clock,
+            TextOptions {
+                wide: shared.wide,
+                time: match (shared.time_of_day, shared.time_since_start) {
+                    (true, _) => TimeStyle::Clock,
+                    (_, true) => TimeStyle::SinceStartKept,
+                    _ => TimeStyle::SinceStart,
+                },
+                color: match shared.color {
+                    Color::Always => true,
+                    Color::Never => false,
+                    Color::Auto => {
+                        anstream::AutoStream::choice(&io::stdout()) != anstream::ColorChoice::Never
+                    }
+                },
+                header,
+                columns: output.columns(),
+                verbose: shared.verbose > 0,
+            },
+        ),
+    }
+}

@@ -1,0 +1,301 @@
+//! Asking the kernel for sockets: sock_diag over netlink (net/ipv4/inet_diag.c), for the network namespace that the
+//! calling thread is in.
+//!
+//! The messages are read here, because netlink-packet-sock-diag drops what is left of a minisock's time, and refuses
+//! the shorter `struct tcp_info` of older kernels.
+
+use std::{io, os::fd::OwnedFd};
+
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink, recv, send, socket_with,
+};
+use tcptrace_common::record::{Addr, Tuple};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use crate::model::{
+    found::{Counters, Form, Found, Whereabouts},
+    state::State,
+};
+
+const AF_INET: u8 = 2;
+const AF_INET6: u8 = 10;
+const IPPROTO_TCP: u8 = 6;
+const SOCK_DIAG_BY_FAMILY: u16 = 20;
+const NLMSG_ERROR: u16 = 2;
+const NLMSG_DONE: u16 = 3;
+const NLM_F_REQUEST: u16 = 0x01;
+const NLM_F_DUMP: u16 = 0x300;
+/// Attributes: `struct tcp_info`, and the socket's cgroup (5.8 on).
+const INET_DIAG_INFO: u16 = 2;
+const INET_DIAG_CGROUP_ID: u16 = 21;
+/// Asks for the attribute [`INET_DIAG_INFO`].
+const WITH_INFO: u8 = 1 << (INET_DIAG_INFO - 1);
+/// `idiag_timer` of a minisock.
+const TIMER_TIME_WAIT: u8 = 3;
+/// Bits of `idiag_states`: all, and those of minisocks.
+const ALL_STATES: u32 = u32::MAX;
+const MINISOCK_STATES: u32 = 1 << 5 | 1 << 6;
+/// As much as the kernel puts into one message of a dump (netlink_dump()), and more.
+const BUFFER_BYTES: usize = 1 << 17;
+
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+struct MessageHeader {
+    len: u32,
+    kind: u16,
+    flags: u16,
+    seq: u32,
+    pid: u32,
+}
+
+/// `struct inet_diag_sockid`
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+struct SocketId {
+    sport: [u8; 2],
+    dport: [u8; 2],
+    src: [u8; 16],
+    dst: [u8; 16],
+    interface: u32,
+    cookie: [u32; 2],
+}
+
+/// `struct inet_diag_req_v2`
+#[derive(Clone, Copy, Debug, IntoBytes, Immutable)]
+#[repr(C)]
+struct Request {
+    header: MessageHeader,
+    family: u8,
+    protocol: u8,
+    extensions: u8,
+    unused: u8,
+    states: u32,
+    id: SocketId,
+}
+
+/// `struct inet_diag_msg`
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+struct Response {
+    family: u8,
+    state: u8,
+    timer: u8,
+    retransmits: u8,
+    id: SocketId,
+    expires: u32,
+    receive_queue: u32,
+    send_queue: u32,
+    uid: u32,
+    inode: u32,
+}
+
+/// A connection to the kernel's sock_diag in one network namespace.
+pub(super) struct Diag {
+    socket: OwnedFd,
+    /// Inode number of that namespace.
+    netns: u32,
+    buffer: Vec<u8>,
+}
+
+impl Diag {
+    /// In the namespace that the calling thread is in, whose inode number is `netns`.
+    pub(super) fn open(netns: u32) -> io::Result<Self> {
+        let socket = socket_with(
+            AddressFamily::NETLINK,
+            SocketType::DGRAM,
+            SocketFlags::CLOEXEC,
+            Some(netlink::SOCK_DIAG),
+        )?;
+        Ok(Self { socket, netns, buffer: vec![0; BUFFER_BYTES] })
+    }
+
+    /// Every TCP socket, minisock and request. An error of kind `NotFound`: the kernel has no tcp_diag.
+    pub(super) fn dump(&mut self, each: &mut impl FnMut(Found)) -> io::Result<()> {
+        for family in [AF_INET, AF_INET6] {
+            self.dump_family(family, ALL_STATES, each)?;
+        }
+        Ok(())
+    }
+
+    /// Every minisock.
+    pub(super) fn dump_minisocks(&mut self, each: &mut impl FnMut(Found)) -> io::Result<()> {
+        for family in [AF_INET, AF_INET6] {
+            self.dump_family(family, MINISOCK_STATES, each)?;
+        }
+        Ok(())
+    }
+
+    fn dump_family(&mut self, family: u8, states: u32, each: &mut impl FnMut(Found)) -> io::Result<()> {
+        let none = SocketId {
+            sport: [0; 2],
+            dport: [0; 2],
+            src: [0; 16],
+            dst: [0; 16],
+            interface: 0,
+            cookie: [u32::MAX; 2],
+        };
+        self.ask(family, states, none, NLM_F_DUMP)?;
+        while self.receive(each)? {}
+        Ok(())
+    }
+
+    /// Looks for one minisock.
+    pub(super) fn find(&mut self, cookie: u64, tuple: &Tuple) -> io::Result<Whereabouts> {
+        let v4 = tuple.is_v4();
+        let octets = |addr: Addr| {
+            let octets = addr.octets();
+            let mut found = [0; 16];
+            if v4 {
+                found[..4].copy_from_slice(&octets[12..]);
+            } else {
+                found = octets;
+            }
+            found
+        };
+        #[expect(clippy::cast_possible_truncation, reason = "the two halves of the cookie")]
+        let cookie = if cookie == 0 { [u32::MAX; 2] } else { [cookie as u32, (cookie >> 32) as u32] };
+        let id = SocketId {
+            sport: tuple.lport.to_be_bytes(),
+            dport: tuple.rport.to_be_bytes(),
+            src: octets(tuple.laddr),
+            dst: octets(tuple.raddr),
+            interface: 0,
+            cookie,
+        };
+        self.ask(if v4 { AF_INET } else { AF_INET6 }, ALL_STATES, id, 0)?;
+        let mut found = Whereabouts::Gone;
+        let mut look = |socket: Found| {
+            if socket.form == Form::Minisock {
+                found = there(&socket);
+            }
+        };
+        match self.receive(&mut look) {
+            Ok(_) => Ok(found),
+            // ENOENT: there is none; ESTALE: another connection has these ends now.
+            Err(error) if matches!(error.raw_os_error(), Some(2 | 116)) => Ok(Whereabouts::Gone),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn ask(&self, family: u8, states: u32, id: SocketId, flags: u16) -> io::Result<()> {
+        let len = u32::try_from(size_of::<Request>()).unwrap_or_default();
+        let request = Request {
+            header: MessageHeader {
+                len,
+                kind: SOCK_DIAG_BY_FAMILY,
+                flags: NLM_F_REQUEST | flags,
+                seq: 1,
+                pid: 0,
+            },
+            family,
+            protocol: IPPROTO_TCP,
+            extensions: WITH_INFO,
+            unused: 0,
+            states,
+            id,
+        };
+        send(&self.socket, request.as_bytes(), SendFlags::empty())?;
+        Ok(())
+    }
+
+    /// Reads what the kernel sends next. Returns whether more will come.
+    fn receive(&mut self, each: &mut impl FnMut(Found)) -> io::Result<bool> {
+        let (_, len) = recv(&self.socket, &mut self.buffer[..], RecvFlags::empty())?;
+        let mut rest = self.buffer.get(..len).unwrap_or_default();
+        let mut more = false;
+        while let Ok((header, body)) = MessageHeader::ref_from_prefix(rest) {
+            let len = usize::try_from(header.len).unwrap_or(0);
+            let Some(body) = len.checked_sub(size_of::<MessageHeader>()).and_then(|len| body.get(..len))
+            else {
+                return Err(io::ErrorKind::InvalidData.into());
+            };
+            match header.kind {
+                NLMSG_DONE => return Ok(false),
+                NLMSG_ERROR => {
+                    let code = body.first_chunk().map_or(0, |code| i32::from_ne_bytes(*code));
+                    return Err(io::Error::from_raw_os_error(-code));
+                }
+                SOCK_DIAG_BY_FAMILY => {
+                    more = header.flags & 2 != 0;
+                    if let Some(found) = read(body, self.netns) {
+                        each(found);
+                    }
+                }
+                _ => {}
+            }
+            rest = rest.get(len.next_multiple_of(4)..).unwrap_or_default();
+        }
+        Ok(more)
+    }
+}
+
+/// A minisock's answer.
+pub(super) fn there(found: &Found) -> Whereabouts {
+    Whereabouts::There { state: found.state, expires_ms: found.expires_ms.unwrap_or(0) }
+}
+
+fn read(body: &[u8], netns: u32) -> Option<Found> {
+    let (response, mut attributes) = Response::ref_from_prefix(body).ok()?;
+    let Response { id, .. } = response;
+    let addr = |octets: [u8; 16]| match response.family {
+        AF_INET => Addr::from_be32(u32::from_ne_bytes([octets[0], octets[1], octets[2], octets[3]])),
+        _ => Addr::from_octets(octets),
+    };
+    let (mut counters, mut cgroup) = (None, 0);
+    while let Some((head, _)) = attributes.split_first_chunk::<4>() {
+        let len = usize::from(u16::from_ne_bytes([head[0], head[1]]));
+        let Some(value) = attributes.get(4..len) else { break };
+        match u16::from_ne_bytes([head[2], head[3]]) {
+            INET_DIAG_INFO => counters = self::counters(value),
+            INET_DIAG_CGROUP_ID => cgroup = value.first_chunk().map_or(0, |id| u64::from_ne_bytes(*id)),
+            _ => {}
+        }
+        attributes = attributes.get(len.next_multiple_of(4)..).unwrap_or_default();
+    }
+    let state = State::from_kernel(response.state)?;
+    let form = match state {
+        State::TIME_WAIT => Form::Minisock,
+        _ if response.timer == TIMER_TIME_WAIT => Form::Minisock,
+        State::SYN_RECV | State::NEW_SYN_RECV if counters.is_none() => Form::Request,
+        _ => Form::Socket,
+    };
+    let socket = form == Form::Socket;
+    Some(Found {
+        cookie: u64::from(id.cookie[0]) | u64::from(id.cookie[1]) << 32,
+        tuple: Tuple {
+            laddr: addr(id.src),
+            raddr: addr(id.dst),
+            lport: u16::from_be_bytes(id.sport),
+            rport: u16::from_be_bytes(id.dport),
+            netns,
+        },
+        state: if form == Form::Request { State::SYN_RECV } else { state },
+        form,
+        ino: u64::from(response.inode),
+        uid: socket.then_some(response.uid),
+        cgroup,
+        owner: None,
+        expires_ms: (response.timer != 0).then_some(response.expires),
+        counters: counters.filter(|_| socket && state != State::LISTEN),
+    })
+}
+
+/// From `struct tcp_info` of include/uapi/linux/tcp.h, whose members keep their places; `None` if it is older than all
+/// of these (before 4.19).
+fn counters(info: &[u8]) -> Option<Counters> {
+    let word = |at: usize| info.get(at..)?.first_chunk().map(|bytes| u32::from_ne_bytes(*bytes));
+    let long = |at: usize| info.get(at..)?.first_chunk().map(|bytes| u64::from_ne_bytes(*bytes));
+    Some(Counters {
+        unacked: word(24)?,
+        last_data_sent_ms: word(44)?,
+        last_data_recv_ms: word(52)?,
+        srtt_us: word(68)?,
+        total_retrans: word(100)?,
+        bytes_acked: long(120)?,
+        bytes_received: long(128)?,
+        data_segs_in: word(152)?,
+        data_segs_out: word(156)?,
+        bytes_sent: long(200)?,
+        bytes_retrans: long(208)?,
+    })
+}

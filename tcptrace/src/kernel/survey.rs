@@ -1,0 +1,322 @@
+//! Every TCP socket there is, in every network namespace, and who has it open.
+//!
+//! All of this blocks and enters other network namespaces: it is for a thread of its own, which ends afterwards. No
+//! namespace and no netlink socket stays open, because that would keep a namespace alive whose container is gone.
+
+use std::{
+    fs::{self, File},
+    io,
+    os::{fd::AsFd as _, linux::fs::MetadataExt as _},
+    path::{Path, PathBuf},
+};
+
+use rustc_hash::{FxHashMap, FxHashSet};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use tcptrace_common::record::{Addr, Tuple};
+
+use super::{
+    diag::{self, Diag},
+    processes,
+};
+use crate::model::{
+    event::OwnerSource,
+    found::{Form, Found, Survey, Whereabouts},
+    state::State,
+};
+
+/// Up to so many minisocks of a namespace are asked for one by one (10 to 20 µs each); a walk over all of them costs
+/// some ms and 1 µs for each that is there.
+const ONE_BY_ONE: usize = 256;
+
+/// Where network namespaces can be entered: paths by inode number. Kept between surveys, so that those found only by
+/// looking through all descriptors are found again at once.
+#[derive(Clone, Debug, Default)]
+pub struct Namespaces {
+    paths: FxHashMap<u32, PathBuf>,
+    /// Whether entering was refused once; then the own one is all there is.
+    refused: bool,
+}
+
+impl Namespaces {
+    /// Looks in the cheap places: the own one, those of all processes, and those that are mounted.
+    fn refresh(&mut self) {
+        self.paths.retain(|inode, path| inode_of(path) == Some(*inode));
+        let own = PathBuf::from("/proc/thread-self/ns/net");
+        if let Some(inode) = inode_of(&own) {
+            self.paths.insert(inode, own);
+        }
+        for pid in processes::all() {
+            self.add(PathBuf::from(format!("/proc/{pid}/ns/net")));
+        }
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        mounted(&mounts).for_each(|path| self.add(path));
+    }
+
+    fn add(&mut self, path: PathBuf) {
+        if let Some(inode) = inode_of(&path) {
+            self.paths.entry(inode).or_insert(path);
+        }
+    }
+
+    /// Does something in a namespace; the thread stays there. `None`: it cannot be entered.
+    fn within<T>(&mut self, inode: u32, work: impl FnOnce() -> T) -> Option<T> {
+        let inside = |at: &Path| inode_of(at) == Some(inode);
+        if !inside(Path::new("/proc/thread-self/ns/net")) {
+            let file = File::open(self.paths.get(&inode)?).ok()?;
+            if file.metadata().ok().and_then(|data| u32::try_from(data.st_ino()).ok()) != Some(inode) {
+                return None;
+            }
+            if let Err(error) = move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network)) {
+                if !self.refused {
+                    log::info!(
+                        "sockets of other network namespaces cannot be read ({error}): CAP_SYS_ADMIN is missing"
+                    );
+                }
+                self.refused = true;
+                return None;
+            }
+        }
+        Some(work())
+    }
+}
+
+fn inode_of(path: &Path) -> Option<u32> {
+    fs::metadata(path).ok().and_then(|data| u32::try_from(data.st_ino()).ok())
+}
+
+/// The places where namespaces are mounted (`ip netns` does that), by /proc/self/mountinfo.
+fn mounted(mountinfo: &str) -> impl Iterator<Item = PathBuf> {
+    mountinfo.lines().filter_map(|line| {
+        let mut words = line.split(' ').skip(3);
+        let (root, point) = (words.next()?, words.next()?);
+        root.starts_with("net:[").then(|| PathBuf::from(point.replace("\\040", " ")))
+    })
+}
+
+/// Finds every TCP socket, in the given namespaces, or, if none is given, in all. `source` says how the owners were
+/// learned.
+#[must_use]
+pub fn take(namespaces: &mut Namespaces, only: &[u32], source: OwnerSource) -> Survey {
+    let mut survey = Survey::default();
+    let own = inode_of(Path::new("/proc/thread-self/ns/net"));
+    namespaces.refresh();
+    read_new(namespaces, only, own, &mut survey);
+    let mut seen = processes::look(&inodes(&survey), source);
+    let missing =
+        |survey: &Survey| only.is_empty() || only.iter().any(|inode| !survey.namespaces.contains(inode));
+    if missing(&survey) {
+        // Namespaces that only a descriptor keeps, or in which only threads are.
+        let before = survey.sockets.len();
+        for (inode, path) in std::mem::take(&mut seen.namespaces) {
+            namespaces.paths.entry(inode).or_insert(path);
+        }
+        read_new(namespaces, only, own, &mut survey);
+        if survey.sockets.len() > before {
+            seen = processes::look(&inodes(&survey), source);
+        }
+    }
+    if seen.closed > 0 {
+        log::info!("{} processes do not let their sockets be seen: CAP_SYS_PTRACE is missing", seen.closed);
+    }
+    for found in &mut survey.sockets {
+        found.owner = seen.owners.get(&found.ino).copied();
+    }
+    without_doubles(&mut survey.sockets);
+    survey
+}
+
+fn inodes(survey: &Survey) -> FxHashSet<u64> {
+    survey.sockets.iter().map(|found| found.ino).filter(|ino| *ino != 0).collect()
+}
+
+/// A dump of a busy host can show a socket twice; the later one is right.
+fn without_doubles(sockets: &mut Vec<Found>) {
+    let mut seen = FxHashSet::default();
+    sockets.reverse();
+    sockets.retain(|found| found.cookie == 0 || seen.insert(found.cookie));
+}
+
+/// Reads the namespaces that are not in the survey yet; the own one last, so that the thread is there again.
+fn read_new(namespaces: &mut Namespaces, only: &[u32], own: Option<u32>, survey: &mut Survey) {
+    let mut inodes: Vec<u32> = namespaces.paths.keys().copied().collect();
+    inodes.retain(|inode| !survey.namespaces.contains(inode) && (only.is_empty() || only.contains(inode)));
+    inodes.sort_unstable_by_key(|inode| (Some(*inode) == own, *inode));
+    for inode in inodes {
+        let before = survey.sockets.len();
+        match namespaces.within(inode, || read(inode, &mut survey.sockets)) {
+            Some(Ok(())) => survey.namespaces.push(inode),
+            Some(Err(error)) => {
+                survey.sockets.truncate(before);
+                log::info!("the sockets of network namespace {inode} cannot be read: {error}");
+            }
+            None => {}
+        }
+    }
+}
+
+/// Reads the sockets of the namespace that the thread is in.
+fn read(netns: u32, sockets: &mut Vec<Found>) -> io::Result<()> {
+    let by_diag = Diag::open(netns).and_then(|mut diag| diag.dump(&mut |found| sockets.push(found)));
+    match by_diag {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            log::debug!("no tcp_diag: reading /proc/net/tcp");
+            for (name, v6) in [("tcp", false), ("tcp6", true)] {
+                if let Ok(text) = fs::read_to_string(format!("/proc/thread-self/net/{name}")) {
+                    sockets.extend(text.lines().skip(1).filter_map(|line| line_of_proc(line, v6, netns)));
+                }
+            }
+            Ok(())
+        }
+        result => result,
+    }
+}
+
+/// A line of /proc/net/tcp or tcp6 (get_tcp4_sock() in net/ipv4/tcp_ipv4.c and its neighbours).
+fn line_of_proc(line: &str, v6: bool, netns: u32) -> Option<Found> {
+    let mut words = line.split_ascii_whitespace().skip(1);
+    let (local, remote, state) = (words.next()?, words.next()?, words.next()?);
+    let (_queues, timer) = (words.next()?, words.next()?);
+    let (_retransmits, uid) = (words.next()?, words.next()?);
+    let (_timeout, ino) = (words.next()?, words.next()?);
+    let end = |text: &str| {
+        let (addr, port) = text.split_once(':')?;
+        Some((hex_addr(addr, v6)?, u16::from_str_radix(port, 16).ok()?))
+    };
+    let ((laddr, lport), (raddr, rport)) = (end(local)?, end(remote)?);
+    let (timer, when) = timer.split_once(':')?;
+    let state = State::from_kernel(u8::from_str_radix(state, 16).ok()?)?;
+    let ino = ino.parse().ok()?;
+    let form = match state {
+        _ if timer == "03" => Form::Minisock,
+        State::SYN_RECV if ino == 0 => Form::Request,
+        _ => Form::Socket,
+    };
+    // In hundredths of a second (jiffies_delta_to_clock_t()).
+    let expires = u32::from_str_radix(when, 16).ok()?.saturating_mul(10);
+    Some(Found {
+        cookie: 0,
+        tuple: Tuple { laddr, raddr, lport, rport, netns },
+        state,
+        form,
+        ino,
+        uid: if form == Form::Socket { uid.parse().ok() } else { None },
+        cgroup: 0,
+        owner: None,
+        expires_ms: (timer != "00").then_some(expires),
+        counters: None,
+    })
+}
+
+/// Words of 32 bits as they are in memory, each as a number.
+fn hex_addr(text: &str, v6: bool) -> Option<Addr> {
+    let word = |at: usize| u32::from_str_radix(text.get(at..at + 8)?, 16).ok();
+    if !v6 {
+        return Some(Addr::from_be32(word(0)?));
+    }
+    let mut octets = [0; 16];
+    for (index, part) in octets.chunks_exact_mut(4).enumerate() {
+        part.copy_from_slice(&word(index * 8)?.to_ne_bytes());
+    }
+    Some(Addr::from_octets(octets))
+}
+
+/// What has become of minisocks, each given by its cookie (0 where the kernel gives none) and its ends.
+#[must_use]
+pub fn check(namespaces: &mut Namespaces, minisocks: &[(u64, Tuple)]) -> Vec<Whereabouts> {
+    let mut answers = vec![Whereabouts::Unknown; minisocks.len()];
+    let mut by_netns: FxHashMap<u32, Vec<usize>> = FxHashMap::default();
+    for (index, (_, tuple)) in minisocks.iter().enumerate() {
+        by_netns.entry(tuple.netns).or_default().push(index);
+    }
+    if by_netns
+        .keys()
+        .any(|inode| !namespaces.paths.get(inode).is_some_and(|path| inode_of(path) == Some(*inode)))
+    {
+        namespaces.refresh();
+        if by_netns.keys().any(|inode| !namespaces.paths.contains_key(inode)) {
+            for (inode, path) in processes::look(&FxHashSet::default(), OwnerSource::Fd).namespaces {
+                namespaces.paths.entry(inode).or_insert(path);
+            }
+        }
+    }
+    for (inode, indexes) in by_netns {
+        let asked: Vec<(usize, u64, Tuple)> = indexes
+            .into_iter()
+            .filter_map(|index| minisocks.get(index).map(|(cookie, tuple)| (index, *cookie, *tuple)))
+            .collect();
+        match namespaces.within(inode, || check_here(inode, &asked)) {
+            Some(Ok(found)) => {
+                for (index, answer) in found {
+                    if let Some(slot) = answers.get_mut(index) {
+                        *slot = answer;
+                    }
+                }
+            }
+            Some(Err(error)) => log::debug!("minisocks of network namespace {inode} cannot be read: {error}"),
+            None => {}
+        }
+    }
+    answers
+}
+
+/// Looks for minisocks of the namespace that the thread is in.
+fn check_here(netns: u32, asked: &[(usize, u64, Tuple)]) -> io::Result<Vec<(usize, Whereabouts)>> {
+    let mut diag = Diag::open(netns)?;
+    if asked.len() <= ONE_BY_ONE {
+        let mut answers = Vec::with_capacity(asked.len());
+        for (index, cookie, tuple) in asked {
+            answers.push((*index, diag.find(*cookie, tuple)?));
+        }
+        // A socket that is bound to a device is not found that way.
+        if answers.iter().all(|(_, answer)| *answer != Whereabouts::Gone) {
+            return Ok(answers);
+        }
+    }
+    let (mut by_cookie, mut by_tuple) = (FxHashMap::default(), FxHashMap::default());
+    diag.dump_minisocks(&mut |found| {
+        if found.form == Form::Minisock {
+            by_cookie.insert(found.cookie, diag::there(&found));
+            by_tuple.insert(found.tuple, diag::there(&found));
+        }
+    })?;
+    let answer = |cookie: &u64, tuple: &Tuple| {
+        let found = if *cookie == 0 { by_tuple.get(tuple) } else { by_cookie.get(cookie) };
+        found.copied().unwrap_or(Whereabouts::Gone)
+    };
+    Ok(asked.iter().map(|(index, cookie, tuple)| (*index, answer(cookie, tuple))).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use super::*;
+
+    #[test]
+    fn lines_of_proc_are_read() {
+        let line = "   1: 0100007F:1F90 0200007F:C350 06 00000000:00000000 03:00001770 00000000     0        0 0 3 x";
+        let found = line_of_proc(line, false, 7).unwrap();
+        assert_eq!(
+            (found.state, found.form, found.expires_ms),
+            (State::TIME_WAIT, Form::Minisock, Some(60_000))
+        );
+        assert_eq!((found.tuple.lport, found.tuple.rport, found.uid), (8080, 50000, None));
+        assert_eq!(found.tuple.laddr, Addr::from_be32(u32::from_ne_bytes([127, 0, 0, 1])));
+        let line = "   0: 00000000000000000000000001000000:0050 00000000000000000000000000000000:0000 0A 00000000:00000000 00:00000000 00000000    33        0 4711 1 x";
+        let found = line_of_proc(line, true, 7).unwrap();
+        assert_eq!(
+            (found.state, found.form, found.ino, found.uid),
+            (State::LISTEN, Form::Socket, 4711, Some(33))
+        );
+        assert_eq!(found.tuple.laddr.octets(), std::net::Ipv6Addr::LOCALHOST.octets());
+        for line in ["", "0: x", "0: 0100007F:1F90 0200007F:C350 99 0:0 0:0 0 0 0 0"] {
+            assert!(line_of_proc(line, false, 7).is_none(), "{line}");
+        }
+    }
+
+    #[test]
+    fn mounted_namespaces_are_found() {
+        let text = "36 25 0:4 net:[4026532001] /run/netns/web rw shared:1 - nsfs nsfs rw\n22 1 8:1 / / rw - ext4 /dev/sda rw\n";
+        assert_eq!(mounted(text).collect::<Vec<_>>(), [PathBuf::from("/run/netns/web")]);
+    }
+}

@@ -1,0 +1,351 @@
+//! Connections for people: a line for each, in the habit of tcplife.
+//!
+//! As in the stream, a line is never wrapped: on a terminal too narrow for all columns they give way in the order of
+//! [`GIVE_WAY`]. A file or a pipe gets every column.
+
+use std::fmt::Write as _;
+
+use anstyle::{AnsiColor, Style};
+
+use super::{
+    Summary, View,
+    text::{TextOptions, TimeStyle, millis, seconds, time_of_day},
+};
+use crate::{
+    kernel::clock::Clock,
+    model::{cause::Cause, event::Event, loss::Loss, state::State},
+};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Column {
+    Time,
+    Pid,
+    Comm,
+    Laddr,
+    Lport,
+    Raddr,
+    Rport,
+    TxKb,
+    RxKb,
+    Ms,
+    Role,
+    Cause,
+    Rtt,
+    Retransmits,
+    Hit,
+    Netns,
+    Id,
+    States,
+}
+
+const NARROW: [Column; 13] = [
+    Column::Pid,
+    Column::Comm,
+    Column::Laddr,
+    Column::Lport,
+    Column::Raddr,
+    Column::Rport,
+    Column::TxKb,
+    Column::RxKb,
+    Column::Ms,
+    Column::Role,
+    Column::Cause,
+    Column::Rtt,
+    Column::Retransmits,
+];
+
+/// What `-w` adds.
+const MORE: [Column; 4] = [Column::Hit, Column::Netns, Column::Id, Column::States];
+
+/// In which order columns give way on a narrow terminal; what is not here stays.
+const GIVE_WAY: [Column; 13] = [
+    Column::States,
+    Column::Id,
+    Column::Netns,
+    Column::Hit,
+    Column::Retransmits,
+    Column::Rtt,
+    Column::Laddr,
+    Column::Pid,
+    Column::Role,
+    Column::TxKb,
+    Column::RxKb,
+    Column::Lport,
+    Column::Comm,
+];
+
+/// Connections as text.
+pub struct Connections {
+    options: TextOptions,
+    clock: Clock,
+    columns: Vec<Column>,
+    out: String,
+    line: String,
+    cell: String,
+}
+
+impl Connections {
+    /// A list whose times are those of the clock.
+    #[must_use]
+    pub fn new(clock: Clock, options: TextOptions) -> Self {
+        let mut list = Self {
+            options,
+            clock,
+            columns: Vec::new(),
+            out: String::new(),
+            line: String::new(),
+            cell: String::new(),
+        };
+        list.lay_out();
+        if list.options.header {
+            list.header();
+        }
+        list
+    }
+
+    fn width(&self, column: Column) -> usize {
+        let wide = self.options.wide;
+        match column {
+            Column::Time if self.options.time == TimeStyle::Clock => 12,
+            Column::Laddr | Column::Raddr => {
+                if wide {
+                    39
+                } else {
+                    15
+                }
+            }
+            Column::Comm => {
+                if wide {
+                    15
+                } else {
+                    10
+                }
+            }
+            Column::Cause => {
+                if self.options.verbose {
+                    29
+                } else {
+                    18
+                }
+            }
+            Column::Time | Column::Ms | Column::Id => 8,
+            Column::Pid | Column::Rtt => 7,
+            Column::Lport | Column::Rport => 5,
+            Column::TxKb | Column::RxKb | Column::Role => 6,
+            Column::Retransmits => 4,
+            Column::Hit => 11,
+            Column::Netns => 10,
+            Column::States => 0,
+        }
+    }
+
+    fn title(&self, column: Column) -> &'static str {
+        match column {
+            Column::Time if self.options.time == TimeStyle::Clock => "TIME",
+            Column::Time => "TIME(s)",
+            Column::Pid => "PID",
+            Column::Comm => "COMM",
+            Column::Laddr => "LADDR",
+            Column::Lport => "LPORT",
+            Column::Raddr => "RADDR",
+            Column::Rport => "RPORT",
+            Column::TxKb => "TX_KB",
+            Column::RxKb => "RX_KB",
+            Column::Ms => "MS",
+            Column::Role => "ROLE",
+            Column::Cause => "CAUSE",
+            Column::Rtt => "RTT_MS",
+            Column::Retransmits => "RETR",
+            Column::Hit => "IN",
+            Column::Netns => "NETNS",
+            Column::Id => "ID",
+            Column::States => "MS PER STATE",
+        }
+    }
+
+    fn lay_out(&mut self) {
+        let asked = self.options.time != TimeStyle::SinceStart;
+        self.columns = [Column::Time].into_iter().filter(|_| asked).chain(NARROW).collect();
+        if self.options.wide {
+            self.columns.extend(MORE);
+        }
+        let Some(room) = self.options.columns.map(usize::from) else { return };
+        for column in GIVE_WAY {
+            let needed: usize = self.columns.iter().map(|column| self.width(*column) + 1).sum();
+            // The times per state need about forty columns more.
+            let list = if self.columns.contains(&Column::States) { 40 } else { 0 };
+            if needed + list <= room + 1 {
+                break;
+            }
+            self.columns.retain(|kept| *kept != column);
+        }
+    }
+
+    fn header(&mut self) {
+        for index in 0..self.columns.len() {
+            let column = self.columns[index];
+            let (title, width) = (self.title(column), self.width(column));
+            if is_number(column) {
+                let _ = write!(self.line, "{title:>width$} ");
+            } else {
+                let _ = write!(self.line, "{title:<width$} ");
+            }
+        }
+        self.end_line(Style::new().bold());
+    }
+
+    fn end_line(&mut self, style: Style) {
+        let room = self.options.columns.map_or(usize::MAX, usize::from);
+        let line = self.line.trim_end();
+        let cut = line.chars().count() > room;
+        let shown: String = if cut {
+            line.chars().take(room.saturating_sub(1)).chain(['…']).collect()
+        } else {
+            line.to_owned()
+        };
+        if self.options.color && style != Style::new() {
+            let _ = writeln!(self.out, "{style}{shown}{style:#}");
+        } else {
+            let _ = writeln!(self.out, "{shown}");
+        }
+        self.line.clear();
+    }
+
+    fn fill(&mut self, column: Column, event: &Event) {
+        self.cell.clear();
+        let verbose = self.options.verbose;
+        let room = if self.options.columns.is_some() { self.width(column) } else { usize::MAX };
+        let cell = &mut self.cell;
+        // Memory takes every byte.
+        let _ = match column {
+            Column::Time if self.options.time == TimeStyle::Clock => {
+                time_of_day(cell, self.clock.wall_ns(event.ts_ns))
+            }
+            Column::Time => seconds(cell, self.clock.since_start_ns(event.ts_ns)),
+            Column::Pid => or_dash(cell, event.owner.map(|owner| owner.pid)),
+            Column::Comm => {
+                let width = if self.options.wide { 15 } else { 10 };
+                match event.owner {
+                    Some(owner) => write!(cell, "{:.width$}", owner.comm),
+                    None => write!(cell, "-"),
+                }
+            }
+            Column::Laddr => address(cell, event.laddr(), room),
+            Column::Raddr => address(cell, event.raddr(), room),
+            Column::Lport => or_dash(cell, Some(event.tuple.lport).filter(|port| *port != 0)),
+            Column::Rport => or_dash(cell, Some(event.tuple.rport).filter(|port| *port != 0)),
+            Column::TxKb => or_dash(cell, event.totals.map(|totals| kilobytes(totals.tx_bytes))),
+            Column::RxKb => or_dash(cell, event.totals.map(|totals| kilobytes(totals.rx_bytes))),
+            Column::Ms => match event.history.as_ref().and_then(|history| history.duration_ns) {
+                Some(ns) => millis(cell, ns),
+                None => write!(cell, "-"),
+            },
+            Column::Role => write!(cell, "{}", event.role.map_or("-", |role| role.name())),
+            Column::Cause => match (event.verdict, event.new) {
+                (Some(verdict), _) => {
+                    let inferred = if verbose && verdict.inferred { " (inferred)" } else { "" };
+                    write!(cell, "{}{inferred}", verdict.cause.name())
+                }
+                // It is open, in this state.
+                (None, Some(state)) => write!(cell, "({state})"),
+                (None, None) => write!(cell, "-"),
+            },
+            Column::Rtt => match event.totals.filter(|totals| totals.srtt_us > 0) {
+                Some(totals) => millis(cell, u64::from(totals.srtt_us) * 1000),
+                None => write!(cell, "-"),
+            },
+            Column::Retransmits => or_dash(cell, event.totals.map(|totals| totals.retransmits)),
+            Column::Hit => or_dash(cell, event.prev_state),
+            Column::Netns => write!(cell, "{}", event.tuple.netns),
+            Column::Id => match event.id {
+                Some(id) => write!(cell, "{id}"),
+                None => write!(cell, "-"),
+            },
+            Column::States => {
+                event.history.iter().flat_map(|history| history.times()).try_for_each(|(state, ns)| {
+                    write!(cell, "{state} ")?;
+                    millis(cell, ns)?;
+                    write!(cell, " ")
+                })
+            }
+        };
+    }
+}
+
+impl View for Connections {
+    fn event(&mut self, event: &Event) {
+        for index in 0..self.columns.len() {
+            let column = self.columns[index];
+            self.fill(column, event);
+            let width = self.width(column);
+            if is_number(column) {
+                let _ = write!(self.line, "{:>width$} ", self.cell);
+            } else {
+                let _ = write!(self.line, "{:<width$} ", self.cell);
+            }
+        }
+        self.end_line(style(event));
+    }
+
+    fn lost(&mut self, _ts_ns: u64, lost: &Loss) {
+        let _ = write!(
+            self.line,
+            "LOST {}: records of connections are missing; see tcptrace trace",
+            lost.total()
+        );
+        self.end_line(AnsiColor::Red.on_default().bold());
+    }
+
+    /// Said on stderr.
+    fn summary(&mut self, _summary: &Summary) {}
+
+    fn resize(&mut self, columns: u16) {
+        if self.options.columns.is_some_and(|before| before != columns) {
+            self.options.columns = Some(columns);
+            self.lay_out();
+        }
+    }
+
+    fn take(&mut self, out: &mut Vec<u8>) {
+        out.extend_from_slice(self.out.as_bytes());
+        self.out.clear();
+    }
+}
+
+fn is_number(column: Column) -> bool {
+    matches!(column, Column::TxKb | Column::RxKb | Column::Ms | Column::Rtt | Column::Retransmits)
+}
+
+fn or_dash(cell: &mut String, value: Option<impl std::fmt::Display>) -> std::fmt::Result {
+    match value {
+        Some(value) => write!(cell, "{value}"),
+        None => write!(cell, "-"),
+    }
+}
+
+/// Units of 1024 bytes, rounded up: what carried payload never shows as 0.
+fn kilobytes(bytes: u64) -> u64 {
+    bytes.div_ceil(1024)
+}
+
+/// An address too long for its column loses its middle.
+fn address(cell: &mut String, ip: std::net::IpAddr, room: usize) -> std::fmt::Result {
+    let text = ip.to_string();
+    if text.len() <= room {
+        return cell.write_str(&text);
+    }
+    let keep = room.saturating_sub(1);
+    let (head, tail) = (keep.div_ceil(2), keep / 2);
+    let (head, tail) =
+        (text.get(..head).unwrap_or(""), text.get(text.len().saturating_sub(tail)..).unwrap_or(""));
+    write!(cell, "{head}…{tail}")
+}
+
+fn style(event: &Event) -> Style {
+    match (event.verdict.map(|verdict| verdict.cause), event.new) {
+        (Some(Cause::LocalFin | Cause::PeerFin | Cause::SimultaneousClose), _) => Style::new(),
+        (Some(Cause::Unknown), _) | (None, Some(State::CLOSE_WAIT)) => AnsiColor::Yellow.on_default(),
+        (Some(_), _) => AnsiColor::Red.on_default(),
+        (None, _) => AnsiColor::Green.on_default(),
+    }
+}
