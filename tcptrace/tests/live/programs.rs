@@ -11,6 +11,7 @@ use std::{
     process::{Command, Stdio, id},
     sync::atomic::{AtomicU32, AtomicUsize, Ordering},
     thread,
+    time::Instant,
 };
 
 use crate::support::{
@@ -207,8 +208,8 @@ fn is_as_logged(server: &Event, line: &Served) {
 }
 
 /// Makes requests, each over a connection of its own, which it closes after nginx has. Returns how many bytes were
-/// sent and received by each client's port.
-fn drive(requests: usize) -> Vec<(u16, u64, u64)> {
+/// sent and received, by the client's port: one after the other where a port came again.
+fn drive(requests: usize) -> BTreeMap<u16, Vec<(u64, u64)>> {
     let next = AtomicUsize::new(0);
     let request = || {
         let mut made = Vec::new();
@@ -220,15 +221,22 @@ fn drive(requests: usize) -> Vec<(u16, u64, u64)> {
             stream.write_all(request.as_bytes()).unwrap();
             let mut answer = Vec::new();
             stream.read_to_end(&mut answer).unwrap();
-            made.push((ends_of(&stream).client.lport, request.len() as u64, answer.len() as u64));
+            let port = ends_of(&stream).client.lport;
+            made.push((Instant::now(), port, (request.len() as u64, answer.len() as u64)));
         }
         made
     };
-    thread::scope(|scope| {
+    let mut made: Vec<_> = thread::scope(|scope| {
         let driver = || thread::Builder::new().name(DRIVER.to_owned()).spawn_scoped(scope, request).unwrap();
         let drivers: Vec<_> = (0..DRIVERS).map(|_| driver()).collect();
         drivers.into_iter().flat_map(|driver| driver.join().unwrap()).collect()
-    })
+    });
+    made.sort_unstable();
+    let mut by_port: BTreeMap<u16, Vec<(u64, u64)>> = BTreeMap::new();
+    for (_, port, bytes) in made {
+        by_port.entry(port).or_default().push(bytes);
+    }
+    by_port
 }
 
 fn requests() -> usize {
@@ -236,8 +244,8 @@ fn requests() -> usize {
         .map_or(REQUESTS, |count| count.parse().expect("TCPTRACE_REQUESTS is a number"))
 }
 
-/// So that no port comes twice in a run: what is in TIME_WAIT is on nginx's side, and does not keep a client from the
-/// same port.
+/// So that a run does not use up the ports. Some come twice all the same: what is in TIME_WAIT is on nginx's side, and
+/// does not keep a client from them.
 fn widen_ports() {
     sysctl("ipv4/ip_local_port_range", "10000 65535");
 }
@@ -245,10 +253,7 @@ fn widen_ports() {
 /// Each of many connections has its worker and both ends the bytes of nginx's log.
 fn serves_a_crowd(nginx: &Nginx, conns: Conns) {
     let requests = requests();
-    let mut driven: BTreeMap<u16, Vec<(u64, u64)>> = BTreeMap::new();
-    for (port, sent, received) in drive(requests) {
-        driven.entry(port).or_default().push((sent, received));
-    }
+    let driven = drive(requests);
     await_end_of_connections();
     let told = conns.tells(2 * requests);
     let log = nginx.log();
