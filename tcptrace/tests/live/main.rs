@@ -21,6 +21,7 @@ mod owners;
 mod ownership;
 mod ports;
 mod programs;
+mod snapshot_cli;
 mod stop;
 mod support;
 mod trouble;
