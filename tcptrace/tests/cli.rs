@@ -61,6 +61,11 @@ fn help_of_trace() {
 }
 
 #[test]
+fn help_of_conns() {
+    insta::assert_snapshot!(help(&["conns", "--help"]));
+}
+
+#[test]
 fn short_help_and_the_help_command_say_the_same() {
     assert_eq!(help(&["-h"]), help(&["--help"]));
     assert_eq!(help(&["trace", "-h"]), help(&["trace", "--help"]));

@@ -58,6 +58,7 @@ const RECONCILE: Duration = Duration::from_secs(10);
 const RECONCILE_IDLE: Duration = Duration::from_mins(1);
 
 /// What a command wants of the loop.
+#[expect(clippy::struct_excessive_bools, reason = "each is a choice of its own")]
 pub struct Plan<'a> {
     /// The shared flags.
     pub shared: &'a Shared,

@@ -38,13 +38,9 @@ pub struct Namespaces {
 }
 
 impl Namespaces {
-    /// Looks in the cheap places: the own one, those of all processes, and those that are mounted.
+    /// Looks in the cheap places: those of all processes, and those that are mounted.
     fn refresh(&mut self) {
         self.paths.retain(|inode, path| inode_of(path) == Some(*inode));
-        let own = PathBuf::from("/proc/thread-self/ns/net");
-        if let Some(inode) = inode_of(&own) {
-            self.paths.insert(inode, own);
-        }
         for pid in processes::all() {
             self.add(PathBuf::from(format!("/proc/{pid}/ns/net")));
         }
@@ -136,11 +132,11 @@ fn without_doubles(sockets: &mut Vec<Found>) {
     sockets.retain(|found| found.cookie == 0 || seen.insert(found.cookie));
 }
 
-/// Reads the namespaces that are not in the survey yet; the own one last, so that the thread is there again.
+/// Reads the namespaces that are not in the survey yet; the own one first, which takes no right to enter it.
 fn read_new(namespaces: &mut Namespaces, only: &[u32], own: Option<u32>, survey: &mut Survey) {
     let mut inodes: Vec<u32> = namespaces.paths.keys().copied().collect();
     inodes.retain(|inode| !survey.namespaces.contains(inode) && (only.is_empty() || only.contains(inode)));
-    inodes.sort_unstable_by_key(|inode| (Some(*inode) == own, *inode));
+    inodes.sort_unstable_by_key(|inode| (Some(*inode) != own, *inode));
     for inode in inodes {
         let before = survey.sockets.len();
         match namespaces.within(inode, || read(inode, &mut survey.sockets)) {
@@ -230,7 +226,7 @@ pub fn check(namespaces: &mut Namespaces, minisocks: &[(u64, Tuple)]) -> Vec<Whe
     }
     if by_netns
         .keys()
-        .any(|inode| !namespaces.paths.get(inode).is_some_and(|path| inode_of(path) == Some(*inode)))
+        .any(|inode| namespaces.paths.get(inode).is_none_or(|path| inode_of(path) != Some(*inode)))
     {
         namespaces.refresh();
         if by_netns.keys().any(|inode| !namespaces.paths.contains_key(inode)) {

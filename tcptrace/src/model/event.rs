@@ -173,6 +173,8 @@ pub struct History {
     pub spent_ns: [u64; State::COUNT],
     /// The states it has been in, a bit for each number.
     pub visited: u16,
+    /// Those whose time is known.
+    pub timed: u16,
 }
 
 impl History {
@@ -181,6 +183,7 @@ impl History {
         self.visited |= 1 << state.number();
         if let (Some(ns), Some(spent)) = (ns, self.spent_ns.get_mut(usize::from(state.number()))) {
             *spent += ns;
+            self.timed |= 1 << state.number();
         }
     }
 
@@ -190,10 +193,11 @@ impl History {
         self.visited & 1 << state.number() != 0
     }
 
-    /// The states whose time is known, with that time in ns.
+    /// The states whose time is known, in the order of a life, with that time in ns.
     pub fn times(&self) -> impl Iterator<Item = (State, u64)> {
-        State::all()
-            .filter(|state| self.has_visited(*state))
+        State::LIFE
+            .into_iter()
+            .filter(|state| self.timed & 1 << state.number() != 0)
             .map(|state| (state, self.spent_ns.get(usize::from(state.number())).copied().unwrap_or(0)))
     }
 }

@@ -39,6 +39,19 @@ impl State {
 }
 
 impl State {
+    /// The states of a connection, in the order in which it can pass through them.
+    pub const LIFE: [Self; 9] = [
+        Self::SYN_SENT,
+        Self::SYN_RECV,
+        Self::ESTABLISHED,
+        Self::FIN_WAIT1,
+        Self::FIN_WAIT2,
+        Self::CLOSING,
+        Self::CLOSE_WAIT,
+        Self::LAST_ACK,
+        Self::TIME_WAIT,
+    ];
+
     /// One more than the largest number.
     pub const COUNT: usize = NAMES.len();
 

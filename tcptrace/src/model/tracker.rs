@@ -230,7 +230,7 @@ impl Tracker {
             .since_ns
             .filter(|_| conn.state == old && !repeated)
             .map(|since_ns| record.ts_ns.saturating_sub(since_ns));
-        if whole && new != State::LISTEN && old != State::LISTEN || birth && whole && new != State::LISTEN {
+        if whole && new != State::LISTEN && (birth || old != State::LISTEN) {
             let history = conn.history.get_or_insert_default();
             if birth {
                 history.opened_ns = Some(record.ts_ns);
@@ -349,7 +349,7 @@ impl Tracker {
         let prev_state = if state == Some(State::CLOSE) { conn.previous } else { state };
         let event =
             Event { kind: Kind::RstSent, reason: reason.clone(), prev_state, ..event_of(record, Some(conn)) };
-        self.tell_with_reset(key, record, event, reason, emit);
+        self.tell_with_reset(key, record, event, reason.as_ref(), emit);
     }
 
     fn rst_received(&mut self, record: &Record) -> Event {

@@ -84,7 +84,7 @@ fields! {
     srtt_us = |e| e.totals.filter(|totals| totals.srtt_us != 0).map(|totals| Value::Number(totals.srtt_us.into()));
     opened_ts = |e| e.history.as_ref().and_then(|history| history.opened_ns).map(Value::Time);
     duration_us = |e| e.history.as_ref().and_then(|history| history.duration_ns).map(Value::Micros);
-    state_us = |e| e.history.clone().map(Value::States);
+    state_us = |e| e.history.clone().filter(|history| history.timed != 0).map(Value::States);
 }
 
 fn port(port: u16) -> Option<Value> {

@@ -12,7 +12,8 @@ use super::{
 use crate::{
     kernel::clock::Clock,
     model::{
-        event::{Comm, Id, Kind, Owner, OwnerSource, Role, Totals},
+        cause::{Cause, Verdict},
+        event::{Comm, History, Id, Kind, Owner, OwnerSource, Role, Totals},
         state::State,
     },
 };
@@ -66,7 +67,7 @@ fn event(us: u64) -> Event {
         owner: None,
         uid: None,
         unaccepted: false,
-        task_pid: 0,
+        task_pid: Some(0),
         task_comm: comm(b"swapper/1"),
         cgroup: None,
         cgroup_path: None,
@@ -74,6 +75,8 @@ fn event(us: u64) -> Event {
         prev_state: None,
         retransmits: None,
         totals: None,
+        verdict: None,
+        history: None,
         closed: false,
     }
 }
@@ -106,6 +109,70 @@ fn tuple(laddr: &str, lport: u16, raddr: &str, rport: u16) -> Tuple {
     Tuple { laddr: addr(laddr), raddr: addr(raddr), lport, rport, ..event(0).tuple }
 }
 
+/// A connection of nginx's that its peer reset, and one that is open.
+fn connections() -> Vec<Event> {
+    let mut history = History { opened_ns: Some(START_NS + 100_000), ..History::default() };
+    history.spend(State::SYN_RECV, Some(31_337));
+    history.spend(State::ESTABLISHED, Some(12_345_678));
+    history.spend(State::CLOSE_WAIT, Some(61_000_000_000));
+    history.duration_ns = Some(61_012_377_015);
+    let reset = Event {
+        kind: Kind::Connection,
+        old: None,
+        new: Some(State::CLOSE),
+        prev_state: Some(State::CLOSE_WAIT),
+        verdict: Some(Verdict::read(Cause::PeerRst)),
+        totals: Some(Totals { sk_err: 32, retransmits: 2, tx_bytes: 15_000, rx_bytes: 78, srtt_us: 123 }),
+        history: Some(Box::new(history)),
+        closed: true,
+        ..transition(61_012_500, State::CLOSE_WAIT, State::CLOSE)
+    };
+    let mut history = History::default();
+    history.spend(State::ESTABLISHED, None);
+    vec![
+        Event {
+            new: Some(State::ESTABLISHED),
+            prev_state: None,
+            verdict: None,
+            history: Some(Box::new(history)),
+            owner: None,
+            role: None,
+            closed: false,
+            tuple: tuple("2001:db8::5", 443, "2001:db8:aaaa:bbbb:cccc:dddd:eeee:ffff", 5432),
+            ..reset.clone()
+        },
+        Event {
+            verdict: Some(Verdict::inferred(Cause::ConnectTimeout)),
+            role: Some(Role::Client),
+            prev_state: Some(State::SYN_SENT),
+            totals: Some(Totals::default()),
+            ..reset.clone()
+        },
+        reset,
+    ]
+}
+
+#[test]
+fn connections_as_text() {
+    for (name, columns, wide, verbose) in
+        [("file", None, false, false), ("80_columns", Some(80), false, false), ("wide", None, true, true)]
+    {
+        let options = TextOptions { columns, wide, verbose, header: true, ..TextOptions::default() };
+        let mut view = Connections::new(clock(), options);
+        for event in connections() {
+            view.event(&event);
+        }
+        let mut out = Vec::new();
+        view.take(&mut out);
+        let text = String::from_utf8(out).unwrap();
+        assert!(
+            columns.is_none_or(|room| text.lines().all(|line| line.chars().count() <= room.into())),
+            "{text}"
+        );
+        insta::assert_snapshot!(format!("connections_{name}"), text);
+    }
+}
+
 /// One of everything.
 fn transitions() -> Vec<Event> {
     let server = transition;
@@ -115,7 +182,7 @@ fn transitions() -> Vec<Event> {
         role: Some(Role::Client),
         owner: Some(owner(987_654, b"worker_process1", source)),
         uid: Some(1000),
-        task_pid: 987_654,
+        task_pid: Some(987_654),
         task_comm: comm(b"worker_process1"),
         cgroup: Some(4711),
         cgroup_path: Some(Arc::from("/system.slice/worker@1.service")),
@@ -141,6 +208,7 @@ fn transitions() -> Vec<Event> {
         },
         Event {
             in_state_ns: Some(0),
+            verdict: Some(Verdict::read(Cause::PeerFin)),
             totals: Some(Totals { tx_bytes: 15_000, rx_bytes: 78, srtt_us: 123, ..Totals::default() }),
             closed: true,
             ..server(86_400_135_940, State::LAST_ACK, State::CLOSE)
@@ -180,7 +248,7 @@ fn transitions() -> Vec<Event> {
 fn others() -> Vec<Event> {
     let hostile = |us, name: &[u8]| Event {
         owner: Some(owner(666, name, OwnerSource::Close)),
-        task_pid: 666,
+        task_pid: Some(666),
         task_comm: comm(name),
         ..transition(us, State::ESTABLISHED, State::FIN_WAIT1)
     };

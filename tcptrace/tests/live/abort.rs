@@ -335,6 +335,7 @@ fn data_arrives_for_a_minisock() {
                     "FIN_WAIT1>FIN_WAIT2",
                     "FIN_WAIT2>FIN_WAIT2 (CLOSE)",
                     "RST> TCP_TIMEWAIT_SOCKET in FIN_WAIT2",
+                    "FIN_WAIT2>CLOSE",
                 ],
             ),
             (

@@ -45,7 +45,8 @@ pub(crate) const ACTIVE_SERVER: &[&str] = &[
 ];
 
 /// close() leaves no socket that could wait for the peer's FIN: once ours is acknowledged a minisock in
-/// FIN_WAIT2 takes over, and the kernel calls that CLOSE (tcp_rcv_state_process(), TCP_FIN_WAIT1).
+/// FIN_WAIT2 takes over, and the kernel calls that CLOSE (tcp_rcv_state_process(), TCP_FIN_WAIT1). That the FIN came for it
+/// the kernel reports to nobody; the peer's own end tells.
 #[test]
 fn the_client_closes_first() {
     scenario(|net| {
@@ -67,6 +68,7 @@ fn the_client_closes_first() {
                     "ESTABLISHED>FIN_WAIT1",
                     "FIN_WAIT1>FIN_WAIT2",
                     "FIN_WAIT2>FIN_WAIT2 (CLOSE)",
+                    "FIN_WAIT2>TIME_WAIT",
                 ],
             ),
             (ends.server, PASSIVE_SERVER),
@@ -97,6 +99,7 @@ fn the_server_closes_first() {
                     "ESTABLISHED>FIN_WAIT1",
                     "FIN_WAIT1>FIN_WAIT2",
                     "FIN_WAIT2>FIN_WAIT2 (CLOSE)",
+                    "FIN_WAIT2>TIME_WAIT",
                 ],
             ),
         ]);
@@ -183,6 +186,7 @@ fn a_repeated_state_is_no_transition() {
                     "ESTABLISHED>FIN_WAIT1",
                     "FIN_WAIT1>FIN_WAIT2",
                     "FIN_WAIT2>FIN_WAIT2 (CLOSE)",
+                    "FIN_WAIT2>TIME_WAIT",
                 ],
             ),
         ]);

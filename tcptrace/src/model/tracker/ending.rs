@@ -194,7 +194,7 @@ impl Tracker {
         key: Key,
         record: &Record,
         event: Event,
-        reason: Option<Arc<str>>,
+        reason: Option<&Arc<str>>,
         emit: &mut impl FnMut(Event) -> Fate,
     ) {
         let Some(conn) = self.conns.get_mut(&key) else { return };
@@ -203,7 +203,7 @@ impl Tracker {
             return;
         };
         if let Some(line) = &mut ending.line {
-            line.reason.clone_from(&reason);
+            line.reason = reason.cloned();
         }
         match ending.awaits {
             Awaits::Reset | Awaits::DataOrReset => {

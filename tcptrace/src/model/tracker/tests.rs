@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use tcptrace_common::record::{Addr, UNKNOWN};
 
 use super::*;
-use crate::model::event::Totals;
+use crate::model::{event::Totals, found::Whereabouts};
 
 mod closing;
 mod identity;
@@ -114,7 +114,7 @@ fn quiet() -> CloseDetail {
     CloseDetail { tw_count: UNKNOWN, tw_max: UNKNOWN, ..CloseDetail::default() }
 }
 
-/// What the tests look at: `id what µs-in-state role owner`.
+/// What the tests look at: `id what µs-in-state role owner`, and the cause of what is told later than its record.
 fn line(event: &Event) -> String {
     let id = match event.id {
         None => "-".to_owned(),
@@ -137,7 +137,11 @@ fn line(event: &Event) -> String {
     let us = event.in_state_ns.map_or("-".to_owned(), |ns| (ns / 1000).to_string());
     let role = event.role.map_or("-", Role::name);
     let owner = event.owner.map_or("-".to_owned(), |owner| format!("{} {}", owner.source.name(), owner.pid));
-    format!("{id} {what} {us} {role} {owner}")
+    let cause = match event.verdict.filter(|_| event.kernel_new.is_none() && event.task_pid.is_none()) {
+        Some(verdict) => format!(" {}{}", verdict.cause.name(), if verdict.inferred { "?" } else { "" }),
+        None => String::new(),
+    };
+    format!("{id} {what} {us} {role} {owner}{cause}")
 }
 
 struct Watch {
@@ -147,11 +151,11 @@ struct Watch {
 impl Watch {
     fn new() -> Self {
         let reasons = Reasons::from([(1, Arc::from("NO_SOCKET")), (14, Arc::from("TCP_STATE"))]);
-        Self { tracker: Tracker::new(reasons, false) }
+        Self { tracker: Tracker::new(reasons, false, false) }
     }
 
     fn raw() -> Self {
-        Self { tracker: Tracker::new(Reasons::new(), true) }
+        Self { tracker: Tracker::new(Reasons::new(), true, false) }
     }
 
     fn events(&mut self, record: Record, detail: &CloseDetail) -> Vec<Event> {
@@ -185,6 +189,19 @@ impl Watch {
             lines.push(line(&event));
             Fate::Keep
         });
+        lines
+    }
+
+    /// The answer to what is in doubt.
+    fn settle(&mut self, us: u64, found: Whereabouts) -> Vec<String> {
+        let doubts: Vec<_> = self.tracker.doubts().collect();
+        let mut lines = Vec::new();
+        for doubt in doubts {
+            self.tracker.settle(&doubt, found, us * 1000, &mut |event| {
+                lines.push(line(&event));
+                Fate::Keep
+            });
+        }
         lines
     }
 

@@ -4,19 +4,27 @@ use serde_json::Value as JsonValue;
 
 use super::*;
 
+/// Whole connections come in the same format as what happens to them.
+fn everything(view: &mut dyn View) -> String {
+    for event in connections() {
+        view.event(&event);
+    }
+    render(view)
+}
+
 fn json() -> Vec<serde_json::Map<String, JsonValue>> {
-    render(&mut Json::new(clock())).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    everything(&mut Json::new(clock())).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
 #[test]
 fn json_of_everything() {
-    insta::assert_snapshot!(render(&mut Json::new(clock())));
+    insta::assert_snapshot!(everything(&mut Json::new(clock())));
 }
 
 #[test]
 fn json_has_the_fields_in_their_order_and_of_their_types() {
     let objects = json();
-    assert_eq!(objects.len(), events().len() + 3);
+    assert_eq!(objects.len(), events().len() + connections().len() + 3);
     let known: Vec<&str> = ["ts"].into_iter().chain(FIELDS.iter().map(|field| field.name)).collect();
     let mut seen = BTreeSet::new();
     for object in &objects {
@@ -24,8 +32,12 @@ fn json_has_the_fields_in_their_order_and_of_their_types() {
         for (key, value) in object {
             let number = match key.as_str() {
                 "netns" | "lport" | "rport" | "pid" | "uid" | "task_pid" | "cgroup" | "in_state_us"
-                | "retransmits" | "tx_bytes" | "rx_bytes" | "srtt_us" | "lost" | "events" | "elapsed_us" => {
-                    true
+                | "retransmits" | "tx_bytes" | "rx_bytes" | "srtt_us" | "lost" | "events" | "elapsed_us"
+                | "duration_us" => true,
+                "state_us" => {
+                    assert!(value.as_object().unwrap().values().all(JsonValue::is_number), "{value}");
+                    seen.insert(key.clone());
+                    continue;
                 }
                 key => {
                     assert!(known.contains(&key), "{key}");
@@ -49,19 +61,19 @@ fn json_has_the_fields_in_their_order_and_of_their_types() {
     let missing: Vec<_> = known.iter().filter(|name| !seen.contains(**name)).collect();
     assert!(missing.is_empty(), "{missing:?}");
     // serde_json::Map sorts; the text does not.
-    let line = render(&mut Json::new(clock()));
+    let line = everything(&mut Json::new(clock()));
     let places: Vec<usize> =
-        known.iter().filter_map(|name| line.lines().nth(9).unwrap().find(&format!("\"{name}\":"))).collect();
+        known.iter().filter_map(|name| line.lines().nth(12).unwrap().find(&format!("\"{name}\":"))).collect();
     assert!(places.len() > 15 && places.is_sorted());
 }
 
 #[test]
 fn json_numbers_keep_their_nanoseconds() {
     let objects = json();
-    assert_eq!(objects[2]["in_state_us"].to_string(), "31.337");
-    assert_eq!(objects[4]["in_state_us"].to_string(), "86400123456.789");
-    assert_eq!(objects[5]["in_state_us"].to_string(), "0.0");
-    assert_eq!(objects[0]["ts"], "2026-03-04T05:06:07.890124456Z");
+    assert_eq!(objects[5]["in_state_us"].to_string(), "31.337");
+    assert_eq!(objects[7]["in_state_us"].to_string(), "86400123456.789");
+    assert_eq!(objects[8]["in_state_us"].to_string(), "0.0");
+    assert_eq!(objects[3]["ts"], "2026-03-04T05:06:07.890124456Z");
 }
 
 #[test]
@@ -97,12 +109,12 @@ fn times_of_day_are_rfc_3339() {
 
 #[test]
 fn csv_of_everything() {
-    insta::assert_snapshot!(render(&mut Csv::new(clock(), true)));
+    insta::assert_snapshot!(everything(&mut Csv::new(clock(), true)));
 }
 
 #[test]
 fn csv_reads_back_as_json_says() {
-    let text = render(&mut Csv::new(clock(), true));
+    let text = everything(&mut Csv::new(clock(), true));
     // It fails if any row has another number of columns.
     let mut reader = ::csv::Reader::from_reader(text.as_bytes());
     let names: Vec<&str> =
@@ -116,6 +128,11 @@ fn csv_reads_back_as_json_says() {
             match object.get(*name) {
                 None => assert_eq!(cell, "", "{name}"),
                 Some(JsonValue::String(text)) => assert_eq!(cell, text, "{name}"),
+                Some(JsonValue::Object(times)) => {
+                    let states: BTreeSet<&str> =
+                        cell.split(' ').map(|time| time.split_once('=').unwrap().0).collect();
+                    assert_eq!(states, times.keys().map(String::as_str).collect(), "{name}");
+                }
                 Some(number) => {
                     let cell: f64 = cell.parse().unwrap();
                     assert!((cell - number.as_f64().unwrap()).abs() < 1e-3, "{name}");
@@ -127,8 +144,8 @@ fn csv_reads_back_as_json_says() {
 
 #[test]
 fn csv_without_a_header_is_only_rows() {
-    let with = render(&mut Csv::new(clock(), true));
-    let without = render(&mut Csv::new(clock(), false));
+    let with = everything(&mut Csv::new(clock(), true));
+    let without = everything(&mut Csv::new(clock(), false));
     assert_eq!(with.split_once('\n').unwrap().1, without);
 }
 
@@ -155,13 +172,23 @@ fn a_view_hands_its_output_over_once() {
 fn every_field_and_kind_is_documented() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/events.md");
     let docs = std::fs::read_to_string(path).unwrap();
-    let kinds = [Kind::Transition, Kind::RstSent, Kind::RstReceived, Kind::Retransmit].map(Kind::name);
+    let kinds = [Kind::Transition, Kind::RstSent, Kind::RstReceived, Kind::Retransmit, Kind::Connection]
+        .map(Kind::name);
     let roles = [Role::Client, Role::Server, Role::Listener].map(Role::name);
-    let sources = [OwnerSource::Connect, OwnerSource::Listen, OwnerSource::Close, OwnerSource::Listener]
-        .map(OwnerSource::name);
+    let sources = [
+        OwnerSource::Connect,
+        OwnerSource::Listen,
+        OwnerSource::Close,
+        OwnerSource::Snapshot,
+        OwnerSource::Fd,
+        OwnerSource::Listener,
+    ]
+    .map(OwnerSource::name);
     let fields = FIELDS.iter().map(|field| field.name);
     let others = ["ts", "lost", "summary", "events", "elapsed_us", "ipv4", "ipv6"];
-    let words = fields.chain(kinds).chain(roles).chain(sources).chain(others);
+    let causes = Cause::ALL.map(Cause::name);
+    let words = fields.chain(causes).chain(kinds).chain(roles).chain(sources).chain(others);
+    let docs = docs + include_str!("../../../../docs/causes.md");
     let missing: Vec<&str> = words.filter(|word| !docs.contains(&format!("`{word}`"))).collect();
-    assert!(missing.is_empty(), "docs/events.md does not have {missing:?}");
+    assert!(missing.is_empty(), "docs/events.md and docs/causes.md do not have {missing:?}");
 }

@@ -99,7 +99,6 @@ fn without_room_for_minisocks_there_is_no_time_wait() {
     for (tw_count, tw_max, after) in [
         (0, 0, "CLOSE"),
         (101, 100, "CLOSE"),
-        (100, 100, "TIME_WAIT=CLOSE"),
         (UNKNOWN, 0, "TIME_WAIT=CLOSE"),
         (101, UNKNOWN, "TIME_WAIT=CLOSE"),
     ] {
@@ -107,6 +106,70 @@ fn without_room_for_minisocks_there_is_no_time_wait() {
         let detail = CloseDetail { tw_count, tw_max, ..quiet() };
         assert_eq!(Watch::new().close(end, &detail), [format!("7 FIN_WAIT2>{after} - - -")]);
     }
+}
+
+#[test]
+fn where_the_room_is_just_full_sock_diag_tells() {
+    let there = |state| Whereabouts::There { state, expires_ms: 60_000 };
+    for (flag, found, said) in [
+        (flags::DONE, there(State::TIME_WAIT), "7 FIN_WAIT2>TIME_WAIT=CLOSE - - -"),
+        (flags::DONE, Whereabouts::Gone, "7 FIN_WAIT2>CLOSE - - -"),
+        (flags::DONE, Whereabouts::Unknown, "7 FIN_WAIT2>TIME_WAIT=CLOSE - - -"),
+        (flags::DEAD, there(State::FIN_WAIT2), "7 FIN_WAIT2>FIN_WAIT2=CLOSE - - -"),
+        (flags::DEAD, Whereabouts::Gone, "7 FIN_WAIT2>CLOSE - - -"),
+    ] {
+        let mut watch = Watch::new();
+        let detail = CloseDetail { tw_count: 100, tw_max: 100, ..quiet() };
+        let end = with(flag, client().at(1000, "FIN_WAIT2>CLOSE"));
+        assert_eq!(watch.close(end, &detail), [""; 0]);
+        assert_eq!(watch.settle(2000, found), [said]);
+    }
+}
+
+#[test]
+fn an_orphan_ends_as_its_minisock_does() {
+    let orphan = || {
+        let mut watch = Watch::new();
+        watch.story(&client(), &["CLOSE>SYN_SENT", "SYN_SENT>FIN_WAIT2"]);
+        watch.feed(with(flags::DEAD, client().at(3000, "FIN_WAIT2>CLOSE")));
+        watch
+    };
+    // The time of the peer's FIN is that of the minisock's timer.
+    let time_wait = Whereabouts::There { state: State::TIME_WAIT, expires_ms: 59_999 };
+    assert_eq!(orphan().settle(10_000, time_wait), ["7 FIN_WAIT2>TIME_WAIT 6000 client - local_fin"]);
+    // Its time was up.
+    let mut watch = orphan();
+    let waits = Whereabouts::There { state: State::FIN_WAIT2, expires_ms: 20 };
+    assert_eq!(watch.settle(10_000, waits), [""; 0]);
+    assert_eq!(
+        watch.settle(40_000, Whereabouts::Gone),
+        ["7 FIN_WAIT2>CLOSE 27000 client - fin_wait2_timeout?"]
+    );
+    // It is gone before.
+    assert_eq!(orphan().settle(10_000, Whereabouts::Gone), ["7 FIN_WAIT2>CLOSE 7000 client - peer_rst?"]);
+    // Data came for it.
+    let mut watch = orphan();
+    let rst = Record {
+        new: State::TIME_WAIT.number(),
+        ..with(flags::PACKET, client().hit(5000, record::Kind::RST_SENT, State::FIN_WAIT2))
+    };
+    assert_eq!(
+        watch.feed(rst),
+        ["7 rst_sent - in FIN_WAIT2 - client -", "7 FIN_WAIT2>CLOSE 2000 client - local_abort_other"]
+    );
+    assert!(watch.tracker.is_empty() && watch.tracker.orphans.is_empty());
+    // The peer is on this host, and its FIN was acknowledged.
+    let mut watch = orphan();
+    watch.story(&server(), &["LISTEN>SYN_RECV", "SYN_RECV>LAST_ACK"]);
+    assert_eq!(
+        watch.feed(server().at(4000, "LAST_ACK>CLOSE")),
+        ["8 LAST_ACK>CLOSE 2000 server -", "7 FIN_WAIT2>TIME_WAIT 1000 client - local_fin"]
+    );
+    // Nobody can see it.
+    let mut watch = orphan();
+    assert_eq!(watch.settle(10_000, Whereabouts::Unknown), [""; 0]);
+    assert_eq!(watch.settle(200_000_000, Whereabouts::Unknown).len(), 1);
+    assert!(watch.tracker.is_empty());
 }
 
 #[test]

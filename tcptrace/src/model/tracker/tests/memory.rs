@@ -218,12 +218,47 @@ proptest! {
     }
 
     #[test]
+    fn every_connection_gets_exactly_one_cause(
+        lives in vec(vec(select(LIVES.to_vec()), 1..5), 1..5),
+        turns in vec((any::<Index>(), 0..20_000u64), 1..50),
+        cookies: bool,
+        named_at_birth: bool,
+        bits in vec(any::<u32>(), 20),
+    ) {
+        let happenings = happenings(&lives, &turns, cookies, named_at_birth);
+        let mut tracker = Tracker::new(Reasons::new(), false, true);
+        let (mut causes, mut ends) = (BTreeMap::new(), BTreeMap::new());
+        let mut count = |event: Event| {
+            if event.kind == Kind::Connection {
+                assert!(event.verdict.is_some() && event.closed);
+                *causes.entry(event.tuple.lport).or_insert(0) += 1;
+            }
+            Fate::Keep
+        };
+        for ((number, record), bits) in happenings.iter().zip(bits.iter().cycle()) {
+            // Any socket flags, orphans among them.
+            let record = Record { flags: bits & 0x7f, ..*record };
+            let closes = record.kind == record::Kind::CLOSE && record.old != State::LISTEN.number();
+            *ends.entry(*number).or_insert(0) += usize::from(closes);
+            tracker.feed(&record, Some(&quiet()).filter(|_| record.kind == record::Kind::CLOSE), &mut count);
+        }
+        let doubts: Vec<_> = tracker.doubts().collect();
+        for doubt in doubts {
+            tracker.settle(&doubt, Whereabouts::Gone, u64::MAX / 2, &mut count);
+        }
+        tracker.tick(u64::MAX, &mut count);
+        ends.retain(|_, count| *count > 0);
+        prop_assert_eq!(causes, ends);
+        prop_assert!(tracker.is_empty() && tracker.doubts.is_empty() && tracker.orphans.is_empty());
+    }
+
+    #[test]
     fn no_records_make_it_panic_and_closing_all_empties_it(
         records in vec(any_record(), 0..60),
         ticks in vec(any::<bool>(), 60),
         raw: bool,
     ) {
-        let mut tracker = Tracker::new(Reasons::new(), raw);
+        let mut tracker = Tracker::new(Reasons::new(), raw, false);
         for ((record, detail), tick) in records.iter().zip(ticks) {
             tracker.feed(record, detail.as_ref(), &mut |_| Fate::Keep);
             if tick {
@@ -240,8 +275,13 @@ proptest! {
             let end = Record { ts_ns: 2_000_000_000, ..sock.at(0, "ESTABLISHED>CLOSE") };
             tracker.feed(&end, Some(&quiet()), &mut |_| Fate::Keep);
         }
+        let doubts: Vec<_> = tracker.doubts().collect();
+        for doubt in doubts {
+            tracker.settle(&doubt, Whereabouts::Gone, 2_000_000_000, &mut |_| Fate::Keep);
+        }
         tracker.tick(3_000_000_000, &mut |_| Fate::Keep);
         prop_assert!(tracker.is_empty(), "{:?}", tracker);
-        prop_assert!(tracker.ended.is_empty());
+        prop_assert!(tracker.ended.is_empty() && tracker.doubts.is_empty() && tracker.orphans.is_empty());
+        prop_assert_eq!(tracker.untold, 0);
     }
 }

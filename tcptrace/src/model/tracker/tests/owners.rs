@@ -30,7 +30,7 @@ fn the_task_on_the_cpu_is_reported_whether_owner_or_not() {
     let words = [0, 8].map(|at| u64::from_ne_bytes(comm[at..at + 8].try_into().unwrap()));
     let record = Record { task_comm: words, ..on_cpu(5, client().at(1000, "ESTABLISHED>CLOSE_WAIT")) };
     let event = Watch::new().event(record);
-    assert_eq!((event.task_pid, event.task_comm.bytes()), (5, b"nginx".as_slice()));
+    assert_eq!((event.task_pid, event.task_comm.bytes()), (Some(5), b"nginx".as_slice()));
     assert_eq!(event.owner, None);
     let owner = Watch::new().event(with(flags::OWNED, record)).owner.unwrap();
     assert_eq!((owner.pid, owner.comm.bytes()), (5, b"nginx".as_slice()));
