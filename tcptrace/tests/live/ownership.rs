@@ -14,8 +14,9 @@ use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 use crate::{
     owners::Cgroup,
+    snapshot_cli::Before,
     support::{
-        actor::{Actor, Held},
+        actor::Actor,
         conns::{Conns, owner_of},
         netns::{COMM, Netns, in_thread, scenario},
         process::await_that,
@@ -328,39 +329,15 @@ fn a_server_becomes_another_user() {
     });
 }
 
-/// Both ends of a connection that was there before, and a listener.
-struct Before {
-    server: Actor,
-    listener: Held,
-    port: u16,
-    accepted: Held,
-    client: Actor,
-    socket: Held,
-    end: End,
-}
-
-impl Before {
-    fn new() -> Self {
-        let (server, client) = (Actor::start("old-server"), Actor::start("old-client"));
-        let (listener, port) = server.listen();
-        let (socket, end) = client.connect(port);
-        let accepted = server.accept(listener);
-        Self { server, listener, port, accepted, client, socket, end }
-    }
-}
-
 /// Connections and a listener that were there before tcptrace was: the snapshot knows whose they are. Who
 /// closes first goes to TIME_WAIT, and the line says whose that is.
 #[test]
 fn sockets_from_before() {
     scenario(|net| {
-        let Before { server, listener, port, accepted, client, socket, end } = Before::new();
+        let before = Before::new();
         let conns = Conns::of(net, &[]);
-        client.shutdown(socket);
-        server.read_to_end(accepted);
-        server.close(accepted);
-        client.read_to_end(socket);
-        client.close(socket);
+        before.close();
+        let Before { server, listener, port, client, end, .. } = before;
         let (later, after) = client_of(port);
         let accepted = server.accept(listener);
         server.close(accepted);

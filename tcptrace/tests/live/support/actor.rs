@@ -169,7 +169,7 @@ impl Actor {
     fn order(&self, order: &str, fd: Option<BorrowedFd<'_>>) -> (String, Option<OwnedFd>) {
         send(self.control.as_fd(), order, fd);
         let (answer, fd) = receive(self.control.as_fd());
-        let answer = answer.unwrap_or_else(|| panic!("{} has died over: {order}", self.name));
+        let answer = answer.unwrap_or_else(|| panic!("{} does not answer: {order}", self.name));
         assert!(!answer.starts_with("error"), "{}: {order}: {answer}", self.name);
         (answer, fd)
     }
