@@ -248,7 +248,8 @@ pub fn of_close(
             Verdict::read(C::ListenerClosed)
         }
         // tcp_disconnect() by connect(AF_UNSPEC), and TCP_LINGER2 < 0, stand in the socket.
-        _ if has(flags::OWNED) && (!closing || detail.linger2 < 0) => Verdict::read(C::LocalAbortOther),
+        State::FIN_WAIT2 if detail.linger2 < 0 => Verdict::read(C::LocalAbortOther),
+        _ if has(flags::OWNED) && !closing => Verdict::read(C::LocalAbortOther),
         _ => Verdict::inferred(C::LocalAbortOther),
     }
 }

@@ -62,6 +62,8 @@ struct Conn {
     cgroup: u64,
     /// The RSTs since the last transition.
     resets: Resets,
+    /// The reason of the last that this end sent.
+    reason: Option<Arc<str>>,
     /// Surveys in a row that did not show it as it is known here.
     missed: u8,
     /// Its time so far; only kept where whole connections are told.
@@ -344,6 +346,7 @@ impl Tracker {
             return;
         }
         conn.resets.sent = true;
+        conn.reason.clone_from(&reason);
         conn.resets.keepalive = reason.as_deref().and_then(says_keepalive);
         // Closed a moment ago: the RST is part of that.
         let prev_state = if state == Some(State::CLOSE) { conn.previous } else { state };
@@ -406,6 +409,7 @@ impl Conn {
             uid: None,
             cgroup: 0,
             resets: Resets::default(),
+            reason: None,
             missed: 0,
             history: None,
             ending: None,
@@ -417,6 +421,7 @@ impl Conn {
         self.state = new;
         self.since_ns = Some(ts_ns);
         self.resets = Resets::default();
+        self.reason = None;
     }
 }
 

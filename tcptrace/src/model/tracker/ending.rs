@@ -76,6 +76,8 @@ impl Tracker {
         let (raw, whole) = (self.raw, self.whole);
         let Some(conn) = self.conns.get_mut(&key) else { return };
         let resets = conn.resets;
+        // The RST that came before: tcp_abort() and the keepalive timer send it first.
+        let reason = conn.reason.take();
         let after = close::state_after(old, record, detail, resets.any());
         let verdict = cause::of_close(old, after, record, detail, conn.role, resets);
         let totals = Some(close::totals(old, record, detail, conn.role));
@@ -96,6 +98,7 @@ impl Tracker {
             new: Some(after),
             kernel_new: None,
             in_state_ns: None,
+            reason,
             prev_state: Some(old),
             history: conn.history.take(),
             ..transition.clone()
