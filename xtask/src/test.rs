@@ -11,12 +11,17 @@ use crate::host::{Workspace, is_root, program_path};
 use crate::{apt, ebpf, tools};
 
 /// Programs that the live tests use, each with its Debian package.
-const PEERS: [(&str, &str); 5] = [
+const PEERS: [(&str, &str); 9] = [
     ("bpftrace", "bpftrace"),
     ("bpftool", "bpftool"),
     ("ip", "iproute2"),
     ("ss", "iproute2"),
     ("curl", "curl"),
+    ("nginx", "nginx"),
+    ("wrk", "wrk"),
+    ("redis-benchmark", "redis-tools"),
+    // The server itself, under a name that does not bring a service along.
+    ("redis-check-rdb", "redis-tools"),
 ];
 
 const KERNEL_BTF: &str = "/sys/kernel/btf/vmlinux";
