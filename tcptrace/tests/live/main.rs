@@ -13,6 +13,7 @@
 mod abort;
 mod addresses;
 mod agreement;
+mod causes;
 mod close;
 mod crowd;
 mod family;
@@ -24,4 +25,5 @@ mod programs;
 mod snapshot_cli;
 mod stop;
 mod support;
+mod survey;
 mod trouble;

@@ -5,11 +5,14 @@ pub(crate) mod conns;
 pub(crate) mod event;
 pub(crate) mod host;
 pub(crate) mod netns;
+pub(crate) mod options;
 pub(crate) mod packet;
 pub(crate) mod process;
+pub(crate) mod segment;
 pub(crate) mod story;
 pub(crate) mod tcp;
 pub(crate) mod trace;
+pub(crate) mod wire;
 
 use std::time::Duration;
 
