@@ -121,7 +121,8 @@ fn missing_peers() -> Vec<(&'static str, &'static str)> {
 }
 
 fn install_peers(workspace: &Workspace) -> Result<()> {
-    let packages: Vec<_> = missing_peers().into_iter().map(|(_, package)| package).collect();
+    let mut packages: Vec<_> = missing_peers().into_iter().map(|(_, package)| package).collect();
+    packages.dedup();
     apt::install(workspace, &packages)?;
     if let Some((program, package)) = missing_peers().first() {
         bail!("there is no program {program}, though Debian's package {package} is installed");
