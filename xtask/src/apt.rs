@@ -4,6 +4,22 @@ use anyhow::{Context, Result, bail};
 
 use crate::host::{Workspace, program_path};
 
+/// Packages with a service that nobody wants only because a test needs the program, and its unit.
+const SERVICES: [(&str, &str); 1] = [("nginx", "nginx.service")];
+
+/// Runs apt-get with the arguments, and lets no package start its service meanwhile: invoke-rc.d and
+/// deb-systemd-invoke ask policy-rc.d. Where the administrator has one it stays, and decides.
+const APT_GET: &str = "
+    policy=/usr/sbin/policy-rc.d
+    if ! [ -e $policy ]; then
+        trap 'rm -f $policy' EXIT
+        trap 'exit 130' HUP INT TERM
+        printf '#!/bin/sh\\nexit 101\\n' > $policy
+        chmod 755 $policy
+    fi
+    DEBIAN_FRONTEND=noninteractive apt-get \"$@\"
+";
+
 /// Whether this host has apt and dpkg.
 pub(crate) fn available() -> bool {
     program_path("apt-get").is_some() && program_path("dpkg-query").is_some()
@@ -36,12 +52,23 @@ pub(crate) fn install(workspace: &Workspace, packages: &[&str]) -> Result<()> {
     }
     eprintln!("xtask: installing Debian packages: {list}");
     let apt_get = |args: &[&str]| -> Result<()> {
-        let env = workspace.as_root("env")?.args(["DEBIAN_FRONTEND=noninteractive", "apt-get"]);
-        Ok(env.args(args).run()?)
+        Ok(workspace.as_root("sh")?.args(["-c", APT_GET, "apt-get"]).args(args).quiet().run()?)
     };
     // Without --no-remove, rustc-web would silently take the place of another rustc package.
     let install = [&["install", "-y", "--no-install-recommends", "--no-remove"], &missing[..]];
     apt_get(&["update"])
         .and_then(|()| apt_get(&install.concat()))
-        .with_context(|| format!("cannot install these, install them yourself: {list}"))
+        .with_context(|| format!("cannot install these, install them yourself: {list}"))?;
+    disable_services(workspace, &missing)
+}
+
+/// The packages' services do not start at the next boot either.
+fn disable_services(workspace: &Workspace, installed: &[&str]) -> Result<()> {
+    if program_path("systemctl").is_none() {
+        return Ok(());
+    }
+    for (_, unit) in SERVICES.iter().filter(|(package, _)| installed.contains(package)) {
+        workspace.as_root("systemctl")?.args(["disable", "--quiet", unit]).quiet().run()?;
+    }
+    Ok(())
 }

@@ -11,12 +11,17 @@ use crate::host::{Workspace, is_root, program_path};
 use crate::{apt, ebpf, tools};
 
 /// Programs that the live tests use, each with its Debian package.
-const PEERS: [(&str, &str); 5] = [
+const PEERS: [(&str, &str); 9] = [
     ("bpftrace", "bpftrace"),
     ("bpftool", "bpftool"),
     ("ip", "iproute2"),
     ("ss", "iproute2"),
     ("curl", "curl"),
+    ("nginx", "nginx"),
+    ("wrk", "wrk"),
+    ("redis-benchmark", "redis-tools"),
+    // The server itself, under a name that does not bring a service along.
+    ("redis-check-rdb", "redis-tools"),
 ];
 
 const KERNEL_BTF: &str = "/sys/kernel/btf/vmlinux";
@@ -116,7 +121,8 @@ fn missing_peers() -> Vec<(&'static str, &'static str)> {
 }
 
 fn install_peers(workspace: &Workspace) -> Result<()> {
-    let packages: Vec<_> = missing_peers().into_iter().map(|(_, package)| package).collect();
+    let mut packages: Vec<_> = missing_peers().into_iter().map(|(_, package)| package).collect();
+    packages.dedup();
     apt::install(workspace, &packages)?;
     if let Some((program, package)) = missing_peers().first() {
         bail!("there is no program {program}, though Debian's package {package} is installed");
