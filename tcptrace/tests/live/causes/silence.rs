@@ -1,7 +1,7 @@
 //! Peers that fall silent.
 
 use std::{
-    io,
+    io::{self, Write as _},
     net::{Shutdown, TcpStream},
     time::Duration,
 };
@@ -12,6 +12,7 @@ use super::fate::{Fate, Watch};
 use crate::{
     close::LISTENER,
     support::{
+        process::await_that,
         segment::{FIN, HOST_UNREACHABLE, unreachable},
         tcp::{self, Pair, read_to_end},
         wire::{To, Wire, wire_scenario},
@@ -109,9 +110,12 @@ fn a_zero_window() {
         let Pair { listener, client, server, ends } = wire.pair();
         half_a_second(wire, &client);
         client.set_nonblocking(true).unwrap();
-        while io::Write::write(&mut &client, &[b'x'; 4096]).is_ok() {}
+        await_that("there is no more room", || {
+            // What does not fit now may fit later.
+            let _ = (&client).write(&[b'x'; 4096]);
+            wire.count(|seen| seen.to_client() && seen.segment.window == 0) > 0
+        });
         client.set_nonblocking(false).unwrap();
-        wire.until("no more room", |seen| seen.to_client() && seen.segment.window == 0);
         wire.lose(|_| true);
         let begin = wire.last(|seen| seen.segment.is_syn()).segment.next();
         let acked = wire.last(|seen| seen.to_client()).segment.ack.wrapping_sub(begin);
