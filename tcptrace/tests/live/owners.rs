@@ -182,14 +182,14 @@ fn users_that_accept() {
 }
 
 /// A control group of our own, gone when dropped. Processes must have left it by then.
-struct Cgroup {
+pub(crate) struct Cgroup {
     root: PathBuf,
     directory: PathBuf,
 }
 
 impl Cgroup {
     /// One level below another, or below the root.
-    fn below(parent: Option<&Self>) -> Self {
+    pub(crate) fn below(parent: Option<&Self>) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
         let root = mounts.lines().find_map(|line| {
@@ -205,8 +205,18 @@ impl Cgroup {
     }
 
     /// Its path from the root on, as /proc/PID/cgroup has it.
-    fn name(&self) -> String {
+    pub(crate) fn name(&self) -> String {
         Path::new("/").join(self.directory.strip_prefix(&self.root).unwrap()).display().to_string()
+    }
+
+    /// Its id, as the kernel has it.
+    pub(crate) fn id(&self) -> u64 {
+        fs::metadata(&self.directory).unwrap().ino()
+    }
+
+    /// Lets a process enter it.
+    pub(crate) fn take(&self, pid: u32) {
+        fs::write(self.directory.join("cgroup.procs"), pid.to_string()).unwrap();
     }
 
     /// A line of shell that enters it.
@@ -232,7 +242,7 @@ fn control_groups() {
     };
     let many: Vec<String> = others.iter().chain([&inner]).map(Cgroup::name).collect();
     let many: Vec<&str> = many.iter().map(String::as_str).collect();
-    let id = fs::metadata(&inner.directory).unwrap().ino();
+    let id = inner.id();
     for args in [
         // Itself, in both spellings; the one above it; as the last of six.
         flags(&[&inner.name()]),

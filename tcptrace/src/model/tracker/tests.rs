@@ -8,6 +8,7 @@ use super::*;
 use crate::model::{event::Totals, found::Whereabouts};
 
 mod closing;
+mod found;
 mod identity;
 mod memory;
 mod owners;

@@ -1,5 +1,7 @@
 //! What the scenarios share.
 
+pub(crate) mod actor;
+pub(crate) mod conns;
 pub(crate) mod event;
 pub(crate) mod host;
 pub(crate) mod netns;

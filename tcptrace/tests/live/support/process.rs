@@ -33,10 +33,15 @@ impl Process {
             command.spawn().unwrap_or_else(|error| panic!("the live tests need the program {name}: {error}"));
         let pipes =
             Pipes { stdin: child.stdin.take(), stdout: child.stdout.take(), stderr: child.stderr.take() };
+        (Self::of(&name, child), pipes)
+    }
+
+    /// Takes over a child that nobody has waited for yet.
+    pub(crate) fn of(name: &str, child: Child) -> Self {
         let pid = child.id();
-        // Nobody has waited for the child yet, so the number is its own.
+        // So the number is its own.
         let pidfd = pidfd_open(Pid::from_child(&child), PidfdFlags::empty()).unwrap();
-        (Self { name, pid, pidfd, ended: reap(child), status: None }, pipes)
+        Self { name: name.to_owned(), pid, pidfd, ended: reap(child), status: None }
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -47,6 +52,13 @@ impl Process {
     pub(crate) fn signal(&self, signal: Signal) {
         // ESRCH is the only error there can be: it is our child.
         let _ = pidfd_send_signal(&self.pidfd, signal);
+    }
+
+    /// Asks it to end, and waits for that.
+    pub(crate) fn terminate(&mut self) {
+        self.signal(Signal::TERM);
+        // When it does not it is killed in the end.
+        self.status = self.status.or_else(|| self.ended.recv_timeout(PATIENCE).ok());
     }
 
     /// Waits for the end.

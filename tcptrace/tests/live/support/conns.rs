@@ -1,0 +1,165 @@
+//! `tcptrace conns`, as a child, and the connections that it tells of.
+
+use std::{
+    process::{Command, Stdio},
+    sync::Arc,
+};
+
+use rustix::process::Signal;
+
+use super::{
+    PATIENCE,
+    event::Event,
+    netns::Netns,
+    process::{Lines, Process, Watched, lines_of},
+    story::End,
+    trace::await_attached,
+};
+
+/// Every cause there is.
+const CAUSES: [&str; 17] = [
+    "local_fin",
+    "peer_fin",
+    "simultaneous_close",
+    "peer_rst",
+    "local_abort_unread",
+    "local_abort_linger",
+    "local_abort_other",
+    "refused",
+    "connect_timeout",
+    "timeout",
+    "keepalive_timeout",
+    "unreachable",
+    "fin_wait2_timeout",
+    "handshake_failed",
+    "listener_closed",
+    "no_local_port",
+    "unknown",
+];
+
+/// A `tcptrace conns` that watches.
+pub(crate) struct Conns {
+    process: Process,
+    stdout: Arc<Watched<Lines>>,
+    stderr: Arc<Watched<Lines>>,
+}
+
+/// What it told: a connection a line.
+pub(crate) struct Connections(pub(crate) Vec<Event>);
+
+impl Conns {
+    /// Watches a network namespace. What was there before is known when this returns.
+    pub(crate) fn of(net: &Netns, args: &[&str]) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tcptrace"));
+        command.args(["conns", "-v", "-o", "json", "-N", &net.inode().to_string()]).args(args);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let (process, pipes) = Process::start(&mut command);
+        let (stdout, stderr) = (lines_of(pipes.stdout.unwrap()), lines_of(pipes.stderr.unwrap()));
+        await_attached(&stderr);
+        Self { process, stdout, stderr }
+    }
+
+    /// Waits until so many connections have been told of, with those that were open at the start where they are
+    /// shown.
+    pub(crate) fn until(&self, count: usize) {
+        let enough = |lines: &Lines| lines.lines.len() >= count || lines.closed;
+        let met = self.stdout.wait(enough) && self.stdout.lock().lines.len() >= count;
+        assert!(met, "not {count} connections after {PATIENCE:?}\n{}", self.heard());
+    }
+
+    /// Waits for so many connections and ends the run as Ctrl-C does: it was those, and nothing was lost.
+    pub(crate) fn tells(self, count: usize) -> Connections {
+        self.until(count);
+        let told = self.stop();
+        assert_eq!(told.0.len(), count, "{:#?}", told.0);
+        told
+    }
+
+    /// Ends the run. What happened before is told.
+    pub(crate) fn stop(mut self) -> Connections {
+        self.process.signal(Signal::INT);
+        let closed = self.stdout.wait(|lines| lines.closed) && self.stderr.wait(|lines| lines.closed);
+        assert!(closed, "tcptrace has not ended after {PATIENCE:?}\n{}", self.heard());
+        let status = self.process.wait();
+        assert!(status.success(), "{status}\n{}", self.heard());
+        let mut told: Vec<Event> = self.stdout.lock().lines.iter().map(|line| Event::parse(line)).collect();
+        let summary = told.pop().filter(|event| event.kind() == "summary");
+        let summary = summary.unwrap_or_else(|| panic!("the last line is no summary\n{}", self.heard()));
+        assert_eq!(summary.number("lost"), Some(0), "{summary:?}");
+        for connection in &told {
+            makes_sense(connection);
+        }
+        Connections(told)
+    }
+
+    fn heard(&self) -> String {
+        format!("{}\n{}", self.stderr.lock().lines.join("\n"), self.stdout.lock().lines.join("\n"))
+    }
+}
+
+impl Connections {
+    /// The only one with this end.
+    pub(crate) fn of(&self, end: End) -> &Event {
+        let mut found = self.0.iter().filter(|connection| end_of(connection) == end);
+        let connection = found.next().unwrap_or_else(|| panic!("{end} was not told of: {:#?}", self.0));
+        assert!(found.next().is_none(), "{end} was told of twice: {:#?}", self.0);
+        connection
+    }
+
+    /// Its owner, and how that was learned; for an end that has one.
+    pub(crate) fn owner(&self, end: End) -> (u32, &str, &str) {
+        owner_of(self.of(end)).unwrap_or_else(|| panic!("nobody owns {:?}", self.of(end)))
+    }
+}
+
+/// The end that a line is about.
+pub(crate) fn end_of(connection: &Event) -> End {
+    End::new(connection.port("lport"), connection.port("rport"))
+}
+
+/// A connection's owner, and how it was learned. All of it is known, or nothing.
+pub(crate) fn owner_of(connection: &Event) -> Option<(u32, &str, &str)> {
+    match (connection.number("pid"), connection.text("comm"), connection.text("owner_src")) {
+        (Some(pid), Some(comm), Some(source)) => Some((u32::try_from(pid).unwrap(), comm, source)),
+        (None, None, None) => None,
+        _ => panic!("half an owner: {connection:?}"),
+    }
+}
+
+/// What must hold for every connection, ended or not, whatever happened to it.
+fn makes_sense(connection: &Event) {
+    assert_eq!(connection.kind(), "connection", "{connection:?}");
+    for name in ["ts", "id", "netns", "family", "laddr", "raddr", "lport", "rport", "new"] {
+        assert!(connection.field(name).is_some(), "no {name}: {connection:?}");
+    }
+    assert!(matches!(connection.text("role"), None | Some("client" | "server")), "{connection:?}");
+    let cause = connection.text("cause");
+    assert_eq!(cause.is_some(), is_over(connection), "{connection:?}");
+    assert!(cause.is_none_or(|cause| CAUSES.contains(&cause)), "{connection:?}");
+    if is_over(connection) {
+        assert!(matches!(connection.text("cause_src"), Some("kernel" | "inferred")), "{connection:?}");
+    }
+    // Of a connection that was seen from its beginning on all time is accounted for.
+    if connection.field("opened_ts").is_some() {
+        let total = connection.micros("duration_us").unwrap();
+        let states = connection.field("state_us").unwrap().as_object().unwrap();
+        let sum: f64 = states.values().map(|time| time.as_f64().unwrap()).sum();
+        assert!((sum - total).abs() <= 1.0 + total / 1_000.0, "{sum} of {total} µs: {connection:?}");
+    }
+}
+
+/// Whether the connection has ended. A line about one that is open has no cause.
+fn is_over(connection: &Event) -> bool {
+    matches!(connection.text("new"), Some("TIME_WAIT" | "CLOSE"))
+}
+
+/// Whether two causes are what the two ends of one connection are to say of it.
+pub(crate) fn agree(one: &str, other: &str) -> bool {
+    let matches = |one: &str, other: &str| match one {
+        "local_fin" => other == "peer_fin",
+        "simultaneous_close" => other == one,
+        "peer_rst" => other.starts_with("local_abort_"),
+        _ => false,
+    };
+    matches(one, other) || matches(other, one)
+}
