@@ -18,14 +18,15 @@ use crate::{
         PATIENCE,
         options::set_fast_open,
         segment::{ACK, RST},
+        story::End,
         tcp::{self, Ends, read_to_end},
-        wire::{CLIENT, To, Wire, wire_scenario},
+        wire::{CLIENT, Seen, To, Wire, wire_scenario},
     },
 };
 
 /// `MSG_FASTOPEN`
 const FAST_OPEN: SendFlags = SendFlags::from_bits_retain(0x2000_0000);
-/// The way of a SYN-ACK.
+/// The way from the server.
 const DELAY: Duration = Duration::from_millis(100);
 
 /// A listener that takes data with the SYN.
@@ -46,8 +47,8 @@ fn open_with(count: usize, listener: &TcpListener, flags: SendFlags) -> (TcpStre
     let sent = sendto(&socket, &vec![b'x'; count], flags | FAST_OPEN, &addr).unwrap();
     assert_eq!(sent, count);
     let local = socket.local_addr().unwrap().as_socket().unwrap().port();
-    let client = crate::support::story::End::new(local, addr.port());
-    let listener = crate::support::story::End::listener(addr.port());
+    let client = End::new(local, addr.port());
+    let listener = End::listener(addr.port());
     (socket.into(), Ends { listener, client, server: client.peer() })
 }
 
@@ -64,10 +65,10 @@ fn fetch_cookie(listener: &TcpListener) -> Ends {
 #[test]
 fn accepted_in_syn_recv() {
     wire_scenario(|wire| {
-        let listener = listen(wire);
         let watch = Watch::both(wire);
+        let listener = listen(wire);
         let first = fetch_cookie(&listener);
-        wire.delay(DELAY, |seen| seen.segment.is_syn_ack());
+        wire.delay(DELAY, Seen::to_client);
         let (client, ends) = open_with(7, &listener, SendFlags::DONTWAIT);
         wire.until("a SYN with data", |seen| seen.segment.is_syn() && seen.segment.has_data());
         let (server, _) = listener.accept().unwrap();
@@ -83,7 +84,7 @@ fn accepted_in_syn_recv() {
                 Fate::new(ends.client, ACTIVE_CLIENT, "local_fin").bytes(7, 3).waited("SYN_SENT", 100),
                 Fate::new(ends.server, PASSIVE_SERVER, "peer_fin").bytes(3, 7).waited("SYN_RECV", 100),
             ],
-            &[(ends.listener, &LISTENER[1..])],
+            &[(ends.listener, LISTENER)],
         );
     });
 }
@@ -92,10 +93,10 @@ fn accepted_in_syn_recv() {
 #[test]
 fn closed_in_syn_recv() {
     wire_scenario(|wire| {
-        let listener = listen(wire);
         let watch = Watch::both(wire);
+        let listener = listen(wire);
         let first = fetch_cookie(&listener);
-        wire.delay(DELAY, |seen| seen.to_client());
+        wire.delay(DELAY, Seen::to_client);
         let (client, ends) = open_with(7, &listener, SendFlags::DONTWAIT);
         let (server, _) = listener.accept().unwrap();
         tcp::receive(&server, 7);
@@ -122,7 +123,7 @@ fn closed_in_syn_recv() {
                 .bytes(0, 7)
                 .waited("FIN_WAIT1", 100),
             ],
-            &[(ends.listener, &LISTENER[1..])],
+            &[(ends.listener, LISTENER)],
         );
     });
 }
@@ -131,8 +132,8 @@ fn closed_in_syn_recv() {
 #[test]
 fn reset_in_syn_recv() {
     wire_scenario(|wire| {
-        let listener = listen(wire);
         let watch = Watch::both(wire);
+        let listener = listen(wire);
         let first = fetch_cookie(&listener);
         wire.lose(|seen| seen.segment.is_syn_ack());
         let (client, ends) = open_with(7, &listener, SendFlags::DONTWAIT);
@@ -160,7 +161,7 @@ fn reset_in_syn_recv() {
                 .bytes(0, 7)
                 .never_accepted(),
             ],
-            &[(ends.listener, &LISTENER[1..])],
+            &[(ends.listener, LISTENER)],
         );
     });
 }

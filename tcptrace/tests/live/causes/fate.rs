@@ -5,7 +5,9 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    panic::resume_unwind,
     process::Command,
+    thread,
 };
 
 use crate::support::{
@@ -212,6 +214,10 @@ impl<'a> Fate<'a> {
     fn check_trace(&self, log: &Log) {
         let end = self.end;
         let story = log.of(end);
+        for event in &story {
+            let owner = (event.number("pid"), event.text("comm"));
+            assert_eq!(owner, (Some(std::process::id().into()), Some(COMM)), "{end}: {event:?}");
+        }
         let transitions: Vec<_> = story.into_iter().filter(|event| event.kind() == "transition").collect();
         let with_totals: Vec<_> =
             transitions.iter().filter(|event| event.number("tx_bytes").is_some()).collect();
@@ -247,10 +253,14 @@ impl Watch {
     /// Watches both namespaces.
     pub(crate) fn both(wire: &Wire<'_>) -> Self {
         let nets = format!("{},{}", wire.client.inode(), wire.server.inode());
-        let trace = Trace::start(command(&[]).args(["-N", &nets]));
         let mut conns = Command::new(env!("CARGO_BIN_EXE_tcptrace"));
-        let conns = Trace::start(conns.args(["conns", "-v", "-o", "json", "-N", &nets]));
-        Self { trace, conns }
+        conns.args(["conns", "-v", "-o", "json", "-N", &nets]);
+        // Each takes a while to attach, and they can do it at the same time.
+        thread::scope(|scope| {
+            let conns = scope.spawn(move || Trace::start(&mut conns));
+            let trace = Trace::start(command(&[]).args(["-N", &nets]));
+            Self { trace, conns: conns.join().unwrap_or_else(|panic| resume_unwind(panic)) }
+        })
     }
 
     /// Waits until the transition has been told.
@@ -270,7 +280,7 @@ impl Watch {
     pub(crate) fn tells(self, fates: &[Fate<'_>], others: &[(End, &[&str])]) {
         let of_fates = fates.iter().map(|fate| (fate.end, fate.story));
         let expected: Vec<(End, &[&str])> = of_fates.chain(others.iter().copied()).collect();
-        let log = self.trace.tells(&expected);
+        let log = self.trace.tells_of_others(&expected);
         let lines = self.conns.connections(fates.len());
         for fate in fates {
             fate.check(&log, &lines);

@@ -10,7 +10,7 @@ use crate::{
     close::{ACTIVE_CLIENT, LISTENER, PASSIVE_SERVER},
     support::{
         host::sysctl,
-        segment::{RST, SYN, Segment},
+        segment::{RST, SYN, Segment, WINDOW},
         story::End,
         tcp::{self, Pair, await_reset, ends_of},
         wire::{CLIENT, SERVER, Seen, To, wire_scenario},
@@ -25,7 +25,7 @@ fn a_request_is_reset() {
         let listener = wire.listen();
         let port = listener.local_addr().unwrap().port();
         let (from, to) = (SocketAddrV4::new(CLIENT, 4000), SocketAddrV4::new(SERVER, port));
-        let syn = Segment { from, to, seq: 1000, ack: 0, flags: SYN, payload: vec![] };
+        let syn = Segment { from, to, seq: 1000, ack: 0, flags: SYN, window: WINDOW, payload: vec![] };
         wire.lose_one(Seen::to_client);
         wire.say_segment(To::Server, &syn);
         wire.until("the SYN-ACK", |seen| seen.segment.is_syn_ack());

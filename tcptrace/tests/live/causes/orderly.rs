@@ -236,6 +236,7 @@ fn the_last_ack_is_lost() {
         watch.until("FIN_WAIT1", "FIN_WAIT2");
         wire.lose_one(|seen| seen.to_server() && seen.segment.has(ACK));
         drop(server);
+        assert_eq!(read_to_end(&client), b"");
         drop((client, listener));
         watch.tells(
             &[

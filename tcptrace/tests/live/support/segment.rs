@@ -25,7 +25,7 @@ const TTL: u8 = 64;
 const PROTOCOL_ICMP: u8 = 1;
 const PROTOCOL_TCP: u8 = 6;
 /// What a segment made by hand says of its sender's window.
-const WINDOW: u16 = 0xffff;
+pub(crate) const WINDOW: u16 = 0xffff;
 
 /// A segment, without its options.
 #[derive(Clone, Debug)]
@@ -35,6 +35,8 @@ pub(crate) struct Segment {
     pub(crate) seq: u32,
     pub(crate) ack: u32,
     pub(crate) flags: u8,
+    /// What there is room for; not scaled, so only 0 says much.
+    pub(crate) window: u16,
     pub(crate) payload: Vec<u8>,
 }
 
@@ -58,6 +60,7 @@ impl Segment {
             seq: number(4),
             ack: number(8),
             flags: tcp[13],
+            window: u16::from_be_bytes([tcp[14], tcp[15]]),
             payload: payload.to_vec(),
         })
     }
@@ -91,7 +94,7 @@ impl Segment {
     /// What its receiver could send next, with these flags.
     pub(crate) fn answer(&self, flags: u8) -> Self {
         let (from, to) = (self.to, self.from);
-        Self { from, to, seq: self.ack, ack: self.next(), flags, payload: Vec::new() }
+        Self { from, to, seq: self.ack, ack: self.next(), flags, window: WINDOW, payload: Vec::new() }
     }
 
     /// What its sender could send next, with these flags.
@@ -107,7 +110,7 @@ impl Segment {
         tcp.extend(self.seq.to_be_bytes());
         tcp.extend(self.ack.to_be_bytes());
         tcp.extend([5 << 4, self.flags]);
-        tcp.extend(WINDOW.to_be_bytes());
+        tcp.extend(self.window.to_be_bytes());
         tcp.extend([0; 4]);
         tcp.extend(&self.payload);
         // The checksum covers the addresses, the protocol and the length, too.
