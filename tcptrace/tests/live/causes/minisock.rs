@@ -80,7 +80,8 @@ fn the_fin_comes() {
         drop((server, listener));
         watch.tells(
             &[
-                Fate::new(ends.client, FIN_LATER, "local_fin").bytes(9, 0).waited("FIN_WAIT2", 150),
+                // As its timer tells, in ticks of up to 10 ms.
+                Fate::new(ends.client, FIN_LATER, "local_fin").bytes(9, 0).waited("FIN_WAIT2", 140),
                 Fate::new(ends.server, PASSIVE_SERVER, "peer_fin").bytes(0, 9).waited("LAST_ACK", 150),
             ],
             &[(ends.listener, LISTENER)],
@@ -341,4 +342,37 @@ fn there_is_room_for_one() {
 #[test]
 fn there_is_room_for_two() {
     room_for(2);
+}
+
+/// An orphan for whose minisock there is no room is gone, and its peer finds nobody.
+#[test]
+fn there_is_room_for_one_orphan() {
+    wire_scenario(|wire| {
+        sysctl("ipv4/tcp_max_tw_buckets", "1");
+        let watch = Watch::both(wire);
+        let first = orphan(wire, &watch);
+        let Pair { listener, client, server, ends } = wire.pair();
+        drop(client);
+        assert_eq!(read_to_end(&server), b"");
+        watch.until("FIN_WAIT2", "CLOSE");
+        drop((first.server, first.listener));
+        drop((server, listener));
+        watch.tells(
+            &[
+                Fate::new(first.ends.client, FIN_LATER, "local_fin").bytes(9, 0),
+                Fate::new(first.ends.server, PASSIVE_SERVER, "peer_fin").bytes(0, 9),
+                Fate::new(
+                    ends.client,
+                    client!["ESTABLISHED>FIN_WAIT1", "FIN_WAIT1>FIN_WAIT2", "FIN_WAIT2>CLOSE"],
+                    "local_fin",
+                ),
+                Fate::new(ends.server, TOO_LATE, "peer_rst"),
+            ],
+            &[
+                (first.ends.listener, LISTENER),
+                (ends.listener, LISTENER),
+                (End::stray(ends.client.lport, ends.client.rport), &["RST> NO_SOCKET"]),
+            ],
+        );
+    });
 }
