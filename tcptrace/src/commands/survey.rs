@@ -10,7 +10,11 @@ use crate::{
         clock,
         survey::{self, Namespaces},
     },
-    model::{event::OwnerSource, found::Whereabouts, tracker::Doubt},
+    model::{
+        event::OwnerSource,
+        found::{Survey, Whereabouts},
+        tracker::{Doubt, Tracker},
+    },
 };
 
 /// How long after it came up a doubt that holds a transition back is asked for.
@@ -84,9 +88,8 @@ impl Surveyor {
     }
 
     /// Has doubts checked, when it is time.
-    pub(super) fn check(&mut self, doubts: impl Iterator<Item = Doubt>) {
-        let mut doubts = doubts.peekable();
-        if doubts.peek().is_none() {
+    pub(super) fn check(&mut self, tracker: &Tracker) {
+        if !tracker.is_in_doubt() {
             self.check_at = None;
             return;
         }
@@ -95,23 +98,19 @@ impl Surveyor {
         if self.coming.is_some() {
             return;
         }
-        let doubts: Vec<Doubt> = doubts.collect();
-        let at = if doubts.iter().any(|doubt| doubt.urgent) { at.min(now + URGENT) } else { at };
-        self.check_at = Some(at.max(self.rest_until));
-        if now >= at.max(self.rest_until) {
-            self.ask_for(doubts);
+        let at = if tracker.is_urgent() { at.min(now + URGENT) } else { at }.max(self.rest_until);
+        self.check_at = Some(at);
+        if now >= at {
+            self.check_now(tracker);
         }
     }
 
     /// Has doubts checked, if there are any.
-    pub(super) fn check_now(&mut self, doubts: impl Iterator<Item = Doubt>) {
-        let doubts: Vec<Doubt> = doubts.collect();
-        if !doubts.is_empty() {
-            self.ask_for(doubts);
+    pub(super) fn check_now(&mut self, tracker: &Tracker) {
+        let doubts: Vec<Doubt> = tracker.doubts().collect();
+        if doubts.is_empty() {
+            return;
         }
-    }
-
-    fn ask_for(&mut self, doubts: Vec<Doubt>) {
         self.check_at = None;
         self.ask(move |namespaces| {
             let minisocks: Vec<_> = doubts.iter().map(|doubt| (doubt.cookie, doubt.tuple)).collect();
@@ -156,7 +155,7 @@ impl Surveyor {
                 answer
             }
             // The thread is gone without an answer.
-            Err(_) => Answer::Survey(crate::model::found::Survey::default()),
+            Err(_) => Answer::Survey(Survey::default()),
         }
     }
 }

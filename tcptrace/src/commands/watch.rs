@@ -19,7 +19,7 @@ use crate::{
     kernel::{attach::Settings, cgroup::Paths, clock, clock::Clock},
     model::{
         event::{Event, Kind, OwnerSource},
-        filter::{Filter, Verdict},
+        filter::Verdict,
         found::Survey,
         gate::Gate,
         tracker::{Fate, Tracker},
@@ -98,15 +98,12 @@ pub async fn run(plan: Plan<'_>) -> anyhow::Result<Outcome> {
         shown: Shown {
             // A path costs a look-up per event, so only who asks for it pays.
             cgroups: (shared.output != Format::Text || !shared.cgroup.is_empty()).then(Paths::default),
-            view: view(shared, plan.text, clock, &output),
-            events: 0,
+            lines: Lines { view: view(shared, plan.text, clock, &output), events: 0, limit: shared.count },
             lost: 0,
-            limit: shared.count,
             whole: plan.whole,
             open: plan.open,
             shows: plan.shows,
-            gate: Gate::new(filter.clone()),
-            filter,
+            gate: Gate::new(filter),
         },
     };
     let finished = match watch(&mut stream, &mut source, &mut output, &mut stop).await {
@@ -130,7 +127,7 @@ async fn watch(
     stop: &mut Stop,
 ) -> io::Result<()> {
     let mut more = false;
-    stream.shown.view.take(output.buffer());
+    stream.shown.lines.view.take(output.buffer());
     while !stream.shown.full() {
         let wake_at = stream.wake_at();
         tokio::select! {
@@ -140,11 +137,11 @@ async fn watch(
             next = next(output, source, more, wake_at) => next?,
         }
         if let Some(columns) = output.columns() {
-            stream.shown.view.resize(columns);
+            stream.shown.lines.view.resize(columns);
         }
         more = stream.pump(source);
         stream.ask();
-        stream.shown.view.take(output.buffer());
+        stream.shown.lines.view.take(output.buffer());
         // Other tasks of the runtime, the signals among them, get their turn.
         tokio::task::yield_now().await;
     }
@@ -164,8 +161,8 @@ async fn finish(stream: &mut Stream, source: &mut Live, output: &mut Output, clo
         );
     }
     let summary = stream.shown.summary(clock);
-    stream.shown.view.summary(&summary);
-    stream.shown.view.take(output.buffer());
+    stream.shown.lines.view.summary(&summary);
+    stream.shown.lines.view.take(output.buffer());
     match tokio::time::timeout(GRACE, output.flush()).await {
         Ok(flushed) => flushed,
         Err(_elapsed) => Err(io::Error::new(
@@ -257,7 +254,7 @@ impl Stream {
         if lost.total() > 0 {
             self.lost = true;
             shown.lost += lost.total();
-            shown.view.lost(now_ns, &lost);
+            shown.lines.view.lost(now_ns, &lost);
         }
         more
     }
@@ -268,7 +265,7 @@ impl Stream {
         if surveyor.surveys() {
             return;
         }
-        surveyor.check(tracker.doubts());
+        surveyor.check(tracker);
         let now = Instant::now();
         if now >= self.reconcile_at {
             self.reconcile_at = now + RECONCILE;
@@ -294,7 +291,7 @@ impl Stream {
 
     /// Takes an answer of the host.
     fn answered(&mut self, answer: Answer) {
-        let Self { tracker, shown, backlog, .. } = self;
+        let Self { tracker, shown, .. } = self;
         let now_ns = clock::monotonic_ns();
         match answer {
             Answer::Survey(survey) => {
@@ -306,12 +303,7 @@ impl Stream {
                 } else {
                     tracker.reconcile(&survey, now_ns, &mut |event| shown.pass(event));
                 }
-                for (record, detail) in backlog.drain(..) {
-                    if !shown.full() {
-                        tracker.feed(&record, detail.as_ref(), &mut |event| shown.pass(event));
-                    }
-                }
-                backlog.shrink_to(0);
+                self.catch_up();
             }
             Answer::Checked(checked) => {
                 for (doubt, found) in &checked.answers {
@@ -323,23 +315,33 @@ impl Stream {
 
     /// At the end: what was asked is waited for, and what is in doubt is asked once more.
     async fn settle(&mut self) {
-        while self.surveyor.is_asked() {
-            let answer = self.surveyor.answer().await;
-            self.answered(answer);
-        }
-        self.surveyor.check_now(self.tracker.doubts());
+        self.take_answers().await;
+        self.surveyor.check_now(&self.tracker);
+        self.take_answers().await;
+    }
+
+    async fn take_answers(&mut self) {
         while self.surveyor.is_asked() {
             let answer = self.surveyor.answer().await;
             self.answered(answer);
         }
     }
 
-    /// Shows what was held for a record that will not come any more.
-    fn time_out(&mut self) {
+    /// Takes the records that waited through to the view.
+    fn catch_up(&mut self) {
         let Self { tracker, shown, backlog, .. } = self;
-        for (record, detail) in backlog.drain(..) {
+        for (record, detail) in std::mem::take(backlog) {
+            if shown.full() {
+                break;
+            }
             tracker.feed(&record, detail.as_ref(), &mut |event| shown.pass(event));
         }
+    }
+
+    /// Shows what was held for a record that will not come any more.
+    fn time_out(&mut self) {
+        self.catch_up();
+        let Self { tracker, shown, .. } = self;
         tracker.tick(u64::MAX, &mut |event| shown.pass(event));
     }
 }
@@ -347,59 +349,71 @@ impl Stream {
 /// What comes out of the tracker and is wanted, on its way to the view.
 struct Shown {
     gate: Gate,
-    filter: Filter,
     cgroups: Option<Paths>,
-    view: Box<dyn View>,
-    events: u64,
+    lines: Lines,
     lost: u64,
-    limit: Option<NonZeroU64>,
     whole: bool,
     open: bool,
     shows: Box<dyn Fn(&Event) -> bool>,
 }
 
-impl Shown {
+/// The view, and how many events it may show.
+struct Lines {
+    view: Box<dyn View>,
+    events: u64,
+    limit: Option<NonZeroU64>,
+}
+
+impl Lines {
     fn full(&self) -> bool {
         self.limit.is_some_and(|limit| self.events >= limit.get())
     }
 
-    fn pass(&mut self, mut event: Event) -> Fate {
-        let Self { gate, cgroups, view, events, limit, whole, shows, .. } = self;
-        if let Some(cgroups) = cgroups {
-            event.cgroup_path = event.cgroup.and_then(|id| cgroups.get(id));
+    fn show(&mut self, event: &Event) {
+        if !self.full() {
+            self.events += 1;
+            self.view.event(event);
         }
+    }
+}
+
+impl Shown {
+    fn full(&self) -> bool {
+        self.lines.full()
+    }
+
+    fn pass(&mut self, event: Event) -> Fate {
+        let event = self.with_path(event);
+        let Self { gate, lines, whole, shows, .. } = self;
         gate.pass(event, &mut |event| {
-            let wanted = (event.kind == Kind::Connection) == *whole && shows(&event);
-            if wanted && limit.is_none_or(|limit| *events < limit.get()) {
-                *events += 1;
-                view.event(&event);
+            if (event.kind == Kind::Connection) == *whole && shows(&event) {
+                lines.show(&event);
             }
         })
     }
 
     /// A connection that a survey found open.
-    fn open(&mut self, mut event: Event, first: bool) -> Fate {
-        let Self { cgroups, view, events, filter, shows, .. } = self;
-        if let Some(cgroups) = cgroups {
-            event.cgroup_path = event.cgroup.and_then(|id| cgroups.get(id));
+    fn open(&mut self, event: Event, first: bool) -> Fate {
+        let event = self.with_path(event);
+        let filter = self.gate.filter();
+        let fate = if filter.judge_socket(&event) == Verdict::Refuse { Fate::Forget } else { Fate::Keep };
+        let wanted = filter.judge(&event) == Verdict::Admit && filter.shows(&event);
+        if first && self.open && wanted && (self.shows)(&event) {
+            self.lines.show(&event);
         }
-        let wanted = first
-            && self.open
-            && filter.judge(&event) == Verdict::Admit
-            && filter.shows(&event)
-            && shows(&event);
-        if wanted && self.limit.is_none_or(|limit| *events < limit.get()) {
-            *events += 1;
-            view.event(&event);
-        }
-        if filter.judge_socket(&event) == Verdict::Refuse { Fate::Forget } else { Fate::Keep }
+        fate
+    }
+
+    fn with_path(&mut self, event: Event) -> Event {
+        let Some(cgroups) = &mut self.cgroups else { return event };
+        Event { cgroup_path: event.cgroup.and_then(|id| cgroups.get(id)), ..event }
     }
 
     fn summary(&self, clock: Clock) -> Summary {
         let ts_ns = clock::monotonic_ns();
         Summary {
             ts_ns,
-            events: self.events,
+            events: self.lines.events,
             lost: self.lost,
             elapsed_us: clock.since_start_ns(ts_ns) / 1000,
         }

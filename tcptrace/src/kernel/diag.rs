@@ -33,8 +33,8 @@ const WITH_INFO: u8 = 1 << (INET_DIAG_INFO - 1);
 /// `idiag_timer` of a minisock.
 const TIMER_TIME_WAIT: u8 = 3;
 /// Bits of `idiag_states`: all, and those of minisocks.
-const ALL_STATES: u32 = u32::MAX;
-const MINISOCK_STATES: u32 = 1 << 5 | 1 << 6;
+pub(super) const ALL_STATES: u32 = u32::MAX;
+pub(super) const MINISOCK_STATES: u32 = 1 << 5 | 1 << 6;
 /// As much as the kernel puts into one message of a dump (netlink_dump()), and more.
 const BUFFER_BYTES: usize = 1 << 17;
 
@@ -109,18 +109,11 @@ impl Diag {
         Ok(Self { socket, netns, buffer: vec![0; BUFFER_BYTES] })
     }
 
-    /// Every TCP socket, minisock and request. An error of kind `NotFound`: the kernel has no tcp_diag.
-    pub(super) fn dump(&mut self, each: &mut impl FnMut(Found)) -> io::Result<()> {
+    /// Every TCP socket, minisock and request in one of the states. An error of kind `NotFound`: the kernel has no
+    /// tcp_diag.
+    pub(super) fn dump(&mut self, states: u32, each: &mut impl FnMut(Found)) -> io::Result<()> {
         for family in [AF_INET, AF_INET6] {
-            self.dump_family(family, ALL_STATES, each)?;
-        }
-        Ok(())
-    }
-
-    /// Every minisock.
-    pub(super) fn dump_minisocks(&mut self, each: &mut impl FnMut(Found)) -> io::Result<()> {
-        for family in [AF_INET, AF_INET6] {
-            self.dump_family(family, MINISOCK_STATES, each)?;
+            self.dump_family(family, states, each)?;
         }
         Ok(())
     }

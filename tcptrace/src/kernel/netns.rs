@@ -46,9 +46,20 @@ fn is_netns(path: &Path, inode: u64) -> bool {
     if std::fs::read_link(path).is_ok_and(|target| target.as_os_str() == own_name.as_str()) {
         return true;
     }
-    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    // The fourth word is the root of the mount in its file system.
-    mounts.lines().any(|line| line.split(' ').nth(3) == Some(&own_name))
+    mounts(&mountinfo()).any(|(root, _)| root == own_name)
+}
+
+/// What is mounted where, to this process.
+pub(super) fn mountinfo() -> String {
+    std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default()
+}
+
+/// Of each mount its root in its file system (`net:[123]` for a network namespace), and the place.
+pub(super) fn mounts(mountinfo: &str) -> impl Iterator<Item = (&str, &str)> {
+    mountinfo.lines().filter_map(|line| {
+        let mut words = line.split(' ').skip(3);
+        Some((words.next()?, words.next()?))
+    })
 }
 
 fn missing(name: &str, why: &str) -> KernelError {

@@ -16,7 +16,7 @@ use tcptrace_common::record::{Addr, Tuple};
 
 use super::{
     diag::{self, Diag},
-    processes,
+    netns, processes,
 };
 use crate::model::{
     event::OwnerSource,
@@ -44,8 +44,7 @@ impl Namespaces {
         for pid in processes::all() {
             self.add(PathBuf::from(format!("/proc/{pid}/ns/net")));
         }
-        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-        mounted(&mounts).for_each(|path| self.add(path));
+        mounted(&netns::mountinfo()).for_each(|path| self.add(path));
     }
 
     fn add(&mut self, path: PathBuf) {
@@ -80,13 +79,10 @@ fn inode_of(path: &Path) -> Option<u32> {
     fs::metadata(path).ok().and_then(|data| u32::try_from(data.st_ino()).ok())
 }
 
-/// The places where namespaces are mounted (`ip netns` does that), by /proc/self/mountinfo.
+/// The places where namespaces are mounted (`ip netns` does that).
 fn mounted(mountinfo: &str) -> impl Iterator<Item = PathBuf> {
-    mountinfo.lines().filter_map(|line| {
-        let mut words = line.split(' ').skip(3);
-        let (root, point) = (words.next()?, words.next()?);
-        root.starts_with("net:[").then(|| PathBuf::from(point.replace("\\040", " ")))
-    })
+    let namespaces = netns::mounts(mountinfo).filter(|(root, _)| root.starts_with("net:["));
+    namespaces.map(|(_, place)| PathBuf::from(place.replace("\\040", " ")))
 }
 
 /// Finds every TCP socket, in the given namespaces, or, if none is given, in all. `source` says how the owners were
@@ -152,7 +148,8 @@ fn read_new(namespaces: &mut Namespaces, only: &[u32], own: Option<u32>, survey:
 
 /// Reads the sockets of the namespace that the thread is in.
 fn read(netns: u32, sockets: &mut Vec<Found>) -> io::Result<()> {
-    let by_diag = Diag::open(netns).and_then(|mut diag| diag.dump(&mut |found| sockets.push(found)));
+    let by_diag =
+        Diag::open(netns).and_then(|mut diag| diag.dump(diag::ALL_STATES, &mut |found| sockets.push(found)));
     match by_diag {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             log::debug!("no tcp_diag: reading /proc/net/tcp");
@@ -269,7 +266,7 @@ fn check_here(netns: u32, asked: &[(usize, u64, Tuple)]) -> io::Result<Vec<(usiz
         }
     }
     let (mut by_cookie, mut by_tuple) = (FxHashMap::default(), FxHashMap::default());
-    diag.dump_minisocks(&mut |found| {
+    diag.dump(diag::MINISOCK_STATES, &mut |found| {
         if found.form == Form::Minisock {
             by_cookie.insert(found.cookie, diag::there(&found));
             by_tuple.insert(found.tuple, diag::there(&found));

@@ -254,6 +254,36 @@ pub struct Event {
 }
 
 impl Event {
+    /// An event of which nothing more is known.
+    #[must_use]
+    pub fn new(ts_ns: u64, kind: Kind, tuple: Tuple) -> Self {
+        Self {
+            ts_ns,
+            kind,
+            id: None,
+            tuple,
+            old: None,
+            new: None,
+            kernel_new: None,
+            in_state_ns: None,
+            role: None,
+            owner: None,
+            uid: None,
+            unaccepted: false,
+            task_pid: None,
+            task_comm: Comm::default(),
+            cgroup: None,
+            cgroup_path: None,
+            reason: None,
+            prev_state: None,
+            retransmits: None,
+            totals: None,
+            verdict: None,
+            history: None,
+            closed: false,
+        }
+    }
+
     /// This host's address; IPv4-mapped addresses as IPv4.
     #[must_use]
     pub fn laddr(&self) -> IpAddr {

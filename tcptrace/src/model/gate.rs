@@ -37,6 +37,12 @@ impl Gate {
         Self { filter, ..Self::default() }
     }
 
+    /// The filter.
+    #[must_use]
+    pub fn filter(&self) -> &Filter {
+        &self.filter
+    }
+
     /// How many events were left out because too many waited for a verdict.
     #[must_use]
     pub fn left_out(&self) -> u64 {

@@ -88,9 +88,11 @@ pub struct Tracker {
     ended: VecDeque<(u64, Key)>,
     /// How many of those still have something to tell.
     untold: usize,
-    /// Connections of which only sock_diag can tell what became of them.
+    /// Connections that may have found no room for a minisock: their last transition waits for sock_diag.
+    rooms: FxHashSet<Key>,
+    /// Orphans: only sock_diag can tell what became of them.
     doubts: FxHashSet<Key>,
-    /// Orphans among those, by their ends as the peer sees them.
+    /// The same by their ends as the peer sees them.
     orphans: FxHashMap<Tuple, Key>,
     /// Found sockets whose names in the table are not known yet: the source has no cookies.
     strangers: FxHashMap<Tuple, Conn>,
@@ -290,6 +292,7 @@ impl Tracker {
         self.finish(key, emit);
         if let Some(conn) = self.conns.remove(&key) {
             self.doubts.remove(&key);
+            self.rooms.remove(&key);
             self.orphans.remove(&reversed(&conn.tuple));
             if conn.role == Some(Role::Listener) {
                 self.stop_listening(&conn.tuple, key);
@@ -480,15 +483,9 @@ fn event_of(record: &Record, conn: Option<&Conn>) -> Event {
         && State::from_kernel(record.new)
             .is_none_or(|state| matches!(state, State::TIME_WAIT | State::NEW_SYN_RECV));
     let full = record.sk != 0 && !small;
+    let tuple = conn.map_or(record.tuple, |conn| complete(record.tuple, &conn.tuple));
     Event {
-        ts_ns: record.ts_ns,
-        kind: Kind::Transition,
         id: conn.map(|conn| conn.id),
-        tuple: conn.map_or(record.tuple, |conn| complete(record.tuple, &conn.tuple)),
-        old: None,
-        new: None,
-        kernel_new: None,
-        in_state_ns: None,
         role: conn.and_then(|conn| conn.role),
         owner: conn.and_then(|conn| conn.owner),
         uid: full.then_some(record.uid),
@@ -496,14 +493,8 @@ fn event_of(record: &Record, conn: Option<&Conn>) -> Event {
         task_pid: Some(record.task_pid),
         task_comm: Comm(record.task_comm_bytes()),
         cgroup: (record.cgroup != 0).then_some(record.cgroup),
-        cgroup_path: None,
-        reason: None,
-        prev_state: None,
-        retransmits: None,
-        totals: None,
-        verdict: None,
-        history: None,
         closed: conn.map_or(small || record.cookie == 0, |conn| conn.state == State::CLOSE),
+        ..Event::new(record.ts_ns, Kind::Transition, tuple)
     }
 }
 

@@ -9,11 +9,17 @@ use anstyle::{AnsiColor, Style};
 
 use super::{
     Summary, View,
-    text::{TextOptions, TimeStyle, millis, seconds, time_of_day},
+    cell::{address, cut, millis, or_dash, seconds, time_of_day},
+    text::{TextOptions, TimeStyle},
 };
 use crate::{
     kernel::clock::Clock,
-    model::{cause::Cause, event::Event, loss::Loss, state::State},
+    model::{
+        cause::Cause,
+        event::{Event, Role},
+        loss::Loss,
+        state::State,
+    },
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,34 +113,18 @@ impl Connections {
         let wide = self.options.wide;
         match column {
             Column::Time if self.options.time == TimeStyle::Clock => 12,
-            Column::Laddr | Column::Raddr => {
-                if wide {
-                    39
-                } else {
-                    15
-                }
-            }
-            Column::Comm => {
-                if wide {
-                    15
-                } else {
-                    10
-                }
-            }
-            Column::Cause => {
-                if self.options.verbose {
-                    29
-                } else {
-                    18
-                }
-            }
+            Column::Laddr | Column::Raddr if wide => 39,
+            Column::Laddr | Column::Raddr => 15,
+            Column::Comm if wide => 15,
+            Column::Cause if self.options.verbose => 29,
+            Column::Cause => 18,
             Column::Time | Column::Ms | Column::Id => 8,
             Column::Pid | Column::Rtt => 7,
             Column::Lport | Column::Rport => 5,
             Column::TxKb | Column::RxKb | Column::Role => 6,
             Column::Retransmits => 4,
             Column::Hit => 11,
-            Column::Netns => 10,
+            Column::Comm | Column::Netns => 10,
             Column::States => 0,
         }
     }
@@ -184,36 +174,39 @@ impl Connections {
     fn header(&mut self) {
         for index in 0..self.columns.len() {
             let column = self.columns[index];
-            let (title, width) = (self.title(column), self.width(column));
-            if is_number(column) {
-                let _ = write!(self.line, "{title:>width$} ");
-            } else {
-                let _ = write!(self.line, "{title:<width$} ");
-            }
+            self.cell.clear();
+            self.cell.push_str(self.title(column));
+            self.put(column);
         }
         self.end_line(Style::new().bold());
+    }
+
+    /// Puts the cell into the line: numbers to the right of their column.
+    fn put(&mut self, column: Column) {
+        let (cell, width) = (&self.cell, self.width(column));
+        let _ = if is_number(column) {
+            write!(self.line, "{cell:>width$} ")
+        } else {
+            write!(self.line, "{cell:<width$} ")
+        };
     }
 
     fn end_line(&mut self, style: Style) {
         let room = self.options.columns.map_or(usize::MAX, usize::from);
         let line = self.line.trim_end();
-        let cut = line.chars().count() > room;
-        let shown: String = if cut {
-            line.chars().take(room.saturating_sub(1)).chain(['…']).collect()
-        } else {
-            line.to_owned()
-        };
+        let (end, more) = cut(line, room);
+        let shown = &line[..end];
         if self.options.color && style != Style::new() {
-            let _ = writeln!(self.out, "{style}{shown}{style:#}");
+            let _ = writeln!(self.out, "{style}{shown}{more}{style:#}");
         } else {
-            let _ = writeln!(self.out, "{shown}");
+            let _ = writeln!(self.out, "{shown}{more}");
         }
         self.line.clear();
     }
 
     fn fill(&mut self, column: Column, event: &Event) {
         self.cell.clear();
-        let verbose = self.options.verbose;
+        let (verbose, comm) = (self.options.verbose, self.width(Column::Comm));
         let room = if self.options.columns.is_some() { self.width(column) } else { usize::MAX };
         let cell = &mut self.cell;
         // Memory takes every byte.
@@ -223,13 +216,10 @@ impl Connections {
             }
             Column::Time => seconds(cell, self.clock.since_start_ns(event.ts_ns)),
             Column::Pid => or_dash(cell, event.owner.map(|owner| owner.pid)),
-            Column::Comm => {
-                let width = if self.options.wide { 15 } else { 10 };
-                match event.owner {
-                    Some(owner) => write!(cell, "{:.width$}", owner.comm),
-                    None => write!(cell, "-"),
-                }
-            }
+            Column::Comm => match event.owner {
+                Some(owner) => write!(cell, "{:.comm$}", owner.comm),
+                None => write!(cell, "-"),
+            },
             Column::Laddr => address(cell, event.laddr(), room),
             Column::Raddr => address(cell, event.raddr(), room),
             Column::Lport => or_dash(cell, Some(event.tuple.lport).filter(|port| *port != 0)),
@@ -240,7 +230,7 @@ impl Connections {
                 Some(ns) => millis(cell, ns),
                 None => write!(cell, "-"),
             },
-            Column::Role => write!(cell, "{}", event.role.map_or("-", |role| role.name())),
+            Column::Role => or_dash(cell, event.role.map(Role::name)),
             Column::Cause => match (event.verdict, event.new) {
                 (Some(verdict), _) => {
                     let inferred = if verbose && verdict.inferred { " (inferred)" } else { "" };
@@ -257,10 +247,7 @@ impl Connections {
             Column::Retransmits => or_dash(cell, event.totals.map(|totals| totals.retransmits)),
             Column::Hit => or_dash(cell, event.prev_state),
             Column::Netns => write!(cell, "{}", event.tuple.netns),
-            Column::Id => match event.id {
-                Some(id) => write!(cell, "{id}"),
-                None => write!(cell, "-"),
-            },
+            Column::Id => or_dash(cell, event.id),
             Column::States => {
                 event.history.iter().flat_map(|history| history.times()).try_for_each(|(state, ns)| {
                     write!(cell, "{state} ")?;
@@ -277,12 +264,7 @@ impl View for Connections {
         for index in 0..self.columns.len() {
             let column = self.columns[index];
             self.fill(column, event);
-            let width = self.width(column);
-            if is_number(column) {
-                let _ = write!(self.line, "{:>width$} ", self.cell);
-            } else {
-                let _ = write!(self.line, "{:<width$} ", self.cell);
-            }
+            self.put(column);
         }
         self.end_line(style(event));
     }
@@ -316,29 +298,9 @@ fn is_number(column: Column) -> bool {
     matches!(column, Column::TxKb | Column::RxKb | Column::Ms | Column::Rtt | Column::Retransmits)
 }
 
-fn or_dash(cell: &mut String, value: Option<impl std::fmt::Display>) -> std::fmt::Result {
-    match value {
-        Some(value) => write!(cell, "{value}"),
-        None => write!(cell, "-"),
-    }
-}
-
 /// Units of 1024 bytes, rounded up: what carried payload never shows as 0.
 fn kilobytes(bytes: u64) -> u64 {
     bytes.div_ceil(1024)
-}
-
-/// An address too long for its column loses its middle.
-fn address(cell: &mut String, ip: std::net::IpAddr, room: usize) -> std::fmt::Result {
-    let text = ip.to_string();
-    if text.len() <= room {
-        return cell.write_str(&text);
-    }
-    let keep = room.saturating_sub(1);
-    let (head, tail) = (keep.div_ceil(2), keep / 2);
-    let (head, tail) =
-        (text.get(..head).unwrap_or(""), text.get(text.len().saturating_sub(tail)..).unwrap_or(""));
-    write!(cell, "{head}…{tail}")
 }
 
 fn style(event: &Event) -> Style {

@@ -1,5 +1,6 @@
 //! What the user sees. A view takes events and writes them in its format; only [`output`] touches stdout.
 
+mod cell;
 mod connections;
 mod csv;
 pub mod errno;

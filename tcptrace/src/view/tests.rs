@@ -48,36 +48,17 @@ fn owner(pid: u32, name: &[u8], source: OwnerSource) -> Owner {
 
 /// An event a number of µs after the start, of 10.0.0.5:443 with 10.0.0.9:51344, of which little is known.
 fn event(us: u64) -> Event {
+    let tuple = Tuple {
+        laddr: addr("10.0.0.5"),
+        raddr: addr("10.0.0.9"),
+        lport: 443,
+        rport: 51344,
+        netns: 4_026_531_833,
+    };
     Event {
-        ts_ns: START_NS + us * 1000,
-        kind: Kind::Transition,
-        id: None,
-        tuple: Tuple {
-            laddr: addr("10.0.0.5"),
-            raddr: addr("10.0.0.9"),
-            lport: 443,
-            rport: 51344,
-            netns: 4_026_531_833,
-        },
-        old: None,
-        new: None,
-        kernel_new: None,
-        in_state_ns: None,
-        role: None,
-        owner: None,
-        uid: None,
-        unaccepted: false,
         task_pid: Some(0),
         task_comm: comm(b"swapper/1"),
-        cgroup: None,
-        cgroup_path: None,
-        reason: None,
-        prev_state: None,
-        retransmits: None,
-        totals: None,
-        verdict: None,
-        history: None,
-        closed: false,
+        ..Event::new(START_NS + us * 1000, Kind::Transition, tuple)
     }
 }
 

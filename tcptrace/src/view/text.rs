@@ -8,11 +8,14 @@ use std::{fmt::Write as _, ops::Range};
 use anstyle::{AnsiColor, Style};
 use tcptrace_common::record::Kind as RecordKind;
 
-use super::{Summary, View};
+use super::{
+    Summary, View,
+    cell::{address, cut, millis, or_dash, seconds, time_of_day},
+};
 use crate::{
     kernel::clock::Clock,
     model::{
-        event::{Event, Kind, OwnerSource},
+        event::{Event, Kind, OwnerSource, Role},
         loss::Loss,
         state::State,
     },
@@ -211,11 +214,7 @@ impl Text {
     fn end_line(&mut self, part: Range<usize>, style: Style) {
         let line = self.line.trim_end();
         let room = self.options.columns.map_or(usize::MAX, usize::from);
-        // The last column of a line that does not fit says that there is more.
-        let cut = line.char_indices().nth(room).is_some();
-        let whole = if cut { room.saturating_sub(1) } else { room };
-        let end = line.char_indices().nth(whole).map_or(line.len(), |(index, _)| index);
-        let more = if cut { "…" } else { "" };
+        let (end, more) = cut(line, room);
         let part = part.start.min(end)..part.end.min(end);
         let (before, painted, after) =
             (&line[..part.start], &line[part.start..part.end], &line[part.end..end]);
@@ -237,10 +236,7 @@ impl Text {
                 time_of_day(cell, self.clock.wall_ns(event.ts_ns))
             }
             Column::Time => seconds(cell, self.clock.since_start_ns(event.ts_ns)),
-            Column::Pid => match event.owner {
-                Some(owner) => write!(cell, "{}", owner.pid),
-                None => write!(cell, "-"),
-            },
+            Column::Pid => or_dash(cell, event.owner.map(|owner| owner.pid)),
             Column::Comm => match event.owner {
                 Some(owner) => write!(cell, "{:.*}", self.options.comm_width(), owner.comm),
                 None => write!(cell, "-"),
@@ -259,11 +255,8 @@ impl Text {
                 None => Ok(()),
             },
             Column::Netns => write!(cell, "{}", event.tuple.netns),
-            Column::Role => write!(cell, "{}", event.role.map_or("-", |role| role.name())),
-            Column::Id => match event.id {
-                Some(id) => write!(cell, "{id}"),
-                None => write!(cell, "-"),
-            },
+            Column::Role => or_dash(cell, event.role.map(Role::name)),
+            Column::Id => or_dash(cell, event.id),
             Column::Note => note(cell, event),
         };
     }
@@ -333,45 +326,13 @@ impl View for Text {
     }
 }
 
-/// Seconds with as many decimals, six at most, as fit eight columns.
-pub(super) fn seconds(cell: &mut String, ns: u64) -> std::fmt::Result {
-    let (whole, micros) = (ns / 1_000_000_000, ns / 1000 % 1_000_000);
-    let start = cell.len();
-    write!(cell, "{whole}.{micros:06}")?;
-    let dot = start + cell[start..].find('.').unwrap_or(0);
-    cell.truncate(cell.len().min((start + 8).max(dot + 2)));
-    Ok(())
-}
-
-pub(super) fn time_of_day(cell: &mut String, wall_ns: i128) -> std::fmt::Result {
-    let Ok(time) = jiff::Timestamp::from_nanosecond(wall_ns) else { return write!(cell, "-") };
-    let time = time.to_zoned(jiff::tz::TimeZone::system());
-    write!(cell, "{:02}:{:02}:{:02}.{:03}", time.hour(), time.minute(), time.second(), time.millisecond())
-}
-
-/// Milliseconds, to the µs where they are few.
-pub(super) fn millis(cell: &mut String, ns: u64) -> std::fmt::Result {
-    let micros = ns / 1000;
-    match micros {
-        0..10_000 => write!(cell, "{}.{:03}", micros / 1000, micros % 1000),
-        10_000..1_000_000 => write!(cell, "{}.{}", micros / 1000, micros / 100 % 10),
-        _ => write!(cell, "{}", micros / 1000),
-    }
-}
-
 /// `10.0.0.5:443`, `[2001:db8::1]:443`. An address too long for its column loses its middle.
 fn end(cell: &mut String, ip: std::net::IpAddr, port: u16, room: usize) -> std::fmt::Result {
     let port = if port == 0 { "-".to_owned() } else { port.to_string() };
     let (open, close) = if ip.is_ipv6() { ("[", "]:") } else { ("", ":") };
-    let ip = ip.to_string();
-    let least = open.len() + close.len() + port.len();
-    if least + ip.len() <= room {
-        return write!(cell, "{open}{ip}{close}{port}");
-    }
-    let keep = room.saturating_sub(least + 1);
-    let (head, tail) = (keep.div_ceil(2), keep / 2);
-    let (head, tail) = (ip.get(..head).unwrap_or(""), ip.get(ip.len().saturating_sub(tail)..).unwrap_or(""));
-    write!(cell, "{open}{head}…{tail}{close}{port}")
+    cell.write_str(open)?;
+    address(cell, ip, room.saturating_sub(open.len() + close.len() + port.len()))?;
+    write!(cell, "{close}{port}")
 }
 
 fn what(cell: &mut String, event: &Event) -> std::fmt::Result {

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use tcptrace_common::record::{CloseDetail, Record, flags};
+use tcptrace_common::record::{CloseDetail, Record, Tuple, flags};
 
 use super::{AFTERLIFE_NS, Conn, Fate, Key, Tracker, event_of, reversed};
 use crate::model::{
@@ -64,9 +64,7 @@ pub struct Doubt {
     /// Its cookie; 0 where the kernel gives none.
     pub cookie: u64,
     /// Its ends.
-    pub tuple: tcptrace_common::record::Tuple,
-    /// Whether a transition waits for the answer.
-    pub urgent: bool,
+    pub tuple: Tuple,
 }
 
 impl Tracker {
@@ -141,7 +139,7 @@ impl Tracker {
             }
             Some(Awaits::Room { .. }) => {
                 conn.ending = Some(ending);
-                self.doubts.insert(key);
+                self.rooms.insert(key);
             }
             Some(Awaits::Fin { .. }) => {
                 if self.wait_for_fin(key, ending, emit) == Fate::Forget {
@@ -151,7 +149,8 @@ impl Tracker {
         }
         if let Some(orphan) = peers_orphan {
             // Only that orphan's minisock can have acknowledged this end's FIN.
-            self.settle_at(orphan, Some(State::TIME_WAIT), record.ts_ns, false, emit);
+            let verdict = Some(Verdict::read(Cause::LocalFin));
+            self.settle_at(orphan, Some(State::TIME_WAIT), record.ts_ns, verdict, emit);
         }
     }
 
@@ -222,9 +221,8 @@ impl Tracker {
             // Data came for the minisock, which is gone now (TCP_TW_RST); or it was out of memory that the
             // socket went to CLOSE.
             Awaits::Fin { .. } | Awaits::Room { .. } => {
-                ending.verdict = Verdict::read(Cause::LocalAbortOther);
                 emit(event);
-                self.settle_at(key, None, record.ts_ns, true, emit);
+                self.settle_at(key, None, record.ts_ns, Some(Verdict::read(Cause::LocalAbortOther)), emit);
             }
         }
     }
@@ -237,7 +235,10 @@ impl Tracker {
             self.ended.pop_front();
             // The socket may have begun another connection since.
             let over = |conn: &Conn| conn.state == State::CLOSE && conn.since_ns == Some(at_ns);
-            if self.conns.get(&key).is_some_and(over) && !self.doubts.contains(&key) {
+            if self.conns.get(&key).is_some_and(over)
+                && !self.doubts.contains(&key)
+                && !self.rooms.contains(&key)
+            {
                 self.finish(key, emit);
                 self.conns.remove(&key);
             }
@@ -265,14 +266,23 @@ impl Tracker {
         Some(at_ns + AFTERLIFE_NS)
     }
 
-    /// The connections of which only sock_diag can tell what became of them.
+    /// Whether there are connections of which only sock_diag can tell what became of them.
+    #[must_use]
+    pub fn is_in_doubt(&self) -> bool {
+        self.is_urgent() || !self.doubts.is_empty()
+    }
+
+    /// Whether a transition waits for sock_diag.
+    #[must_use]
+    pub fn is_urgent(&self) -> bool {
+        !self.rooms.is_empty()
+    }
+
+    /// Those connections.
     pub fn doubts(&self) -> impl Iterator<Item = Doubt> {
-        self.doubts.iter().filter_map(|key| {
-            let conn = self.conns.get(key)?;
-            let urgent =
-                conn.ending.as_ref().is_some_and(|ending| matches!(ending.awaits, Awaits::Room { .. }));
+        self.rooms.iter().chain(&self.doubts).filter_map(|key| {
             let cookie = if key >> 63 == 0 { *key } else { 0 };
-            Some(Doubt { key: *key, cookie, tuple: conn.tuple, urgent })
+            Some(Doubt { key: *key, cookie, tuple: self.conns.get(key)?.tuple })
         })
     }
 
@@ -292,19 +302,21 @@ impl Tracker {
             (Awaits::Room { .. }, Whereabouts::There { state: State::FIN_WAIT2, .. })
             | (Awaits::Room { state: State::FIN_WAIT2 }, Whereabouts::Unknown) => {
                 if let Some(ending) = conn.ending.take() {
+                    self.rooms.remove(&doubt.key);
                     self.wait_for_fin(doubt.key, ending, emit);
                 }
             }
             (Awaits::Room { state }, Whereabouts::There { .. } | Whereabouts::Unknown) => {
-                self.settle_at(doubt.key, Some(state), since_ns, false, emit);
+                self.settle_at(doubt.key, Some(state), since_ns, None, emit);
             }
             (Awaits::Room { .. }, Whereabouts::Gone) => {
-                self.settle_at(doubt.key, None, since_ns, false, emit);
+                self.settle_at(doubt.key, None, since_ns, None, emit);
             }
             (Awaits::Fin { .. }, Whereabouts::There { state: State::TIME_WAIT, expires_ms }) => {
                 // Its timer was set when the FIN came.
                 let entered_ns = (now_ns + left_ns(expires_ms)).saturating_sub(TIME_WAIT_NS);
-                self.settle_at(doubt.key, Some(State::TIME_WAIT), entered_ns.max(since_ns), false, emit);
+                let verdict = Some(Verdict::read(Cause::LocalFin));
+                self.settle_at(doubt.key, Some(State::TIME_WAIT), entered_ns.max(since_ns), verdict, emit);
             }
             (Awaits::Fin { .. }, Whereabouts::There { expires_ms, .. }) => {
                 ending.awaits = Awaits::Fin { until_ns: Some(now_ns + left_ns(expires_ms)) };
@@ -312,39 +324,38 @@ impl Tracker {
             (Awaits::Fin { until_ns }, Whereabouts::Gone) => {
                 let late = until_ns.filter(|until_ns| now_ns + TIMER_SLACK_NS >= *until_ns);
                 let cause = if late.is_some() { Cause::FinWait2Timeout } else { Cause::PeerRst };
-                ending.verdict = Verdict::inferred(cause);
-                self.settle_at(doubt.key, None, late.unwrap_or(now_ns), true, emit);
+                let verdict = Some(Verdict::inferred(cause));
+                self.settle_at(doubt.key, None, late.unwrap_or(now_ns), verdict, emit);
             }
             // Nobody can see it; in two minutes it is gone whatever happens.
             (Awaits::Fin { .. }, Whereabouts::Unknown) => {
                 if now_ns.saturating_sub(since_ns) > 2 * TIME_WAIT_NS {
-                    ending.verdict = Verdict::inferred(Cause::Unknown);
-                    self.settle_at(doubt.key, None, now_ns, true, emit);
+                    self.settle_at(doubt.key, None, now_ns, Some(Verdict::inferred(Cause::Unknown)), emit);
                 }
             }
             (Awaits::Reset | Awaits::DataOrReset, _) => {}
         }
     }
 
-    /// A doubt is over: the connection is in TIME_WAIT, or gone, since `ts_ns`.
+    /// A doubt is over: the connection is in TIME_WAIT, or gone, since `ts_ns`. `verdict`: where it is another than was
+    /// thought when the socket went to CLOSE.
     fn settle_at(
         &mut self,
         key: Key,
         state: Option<State>,
         ts_ns: u64,
-        gone_by_itself: bool,
+        verdict: Option<Verdict>,
         emit: &mut impl FnMut(Event) -> Fate,
     ) {
         self.doubts.remove(&key);
+        self.rooms.remove(&key);
         let Some(mut conn) = self.conns.remove(&key) else { return };
         self.orphans.remove(&reversed(&conn.tuple));
         let Some(mut ending) = conn.ending.take() else { return };
         let new = state.unwrap_or(State::CLOSE);
         let orphan = matches!(ending.awaits, Awaits::Fin { .. });
         let in_state_ns = conn.since_ns.map(|since_ns| ts_ns.saturating_sub(since_ns)).filter(|_| orphan);
-        if orphan && !gone_by_itself {
-            ending.verdict = Verdict::read(Cause::LocalFin);
-        }
+        ending.verdict = verdict.unwrap_or(ending.verdict);
         if let Some(transition) = &mut ending.transition {
             transition.new = Some(new);
             if orphan {

@@ -7,7 +7,7 @@ use super::{Conn, Fate, Key, Tracker, own_id, reversed};
 use crate::model::{
     cause::{Cause, Verdict},
     close,
-    event::{Event, History, Id, Kind, OwnerSource, Role},
+    event::{Event, Id, Kind, OwnerSource, Role},
     found::{Form, Found, Survey},
     state::State,
 };
@@ -230,28 +230,11 @@ fn age_ns(found: &Found) -> Option<u64> {
 /// What a line says of a connection that no record came of.
 fn bare(conn: &Conn, ts_ns: u64) -> Event {
     Event {
-        ts_ns,
-        kind: Kind::Connection,
         id: Some(conn.id),
-        tuple: conn.tuple,
-        old: None,
-        new: None,
-        kernel_new: None,
-        in_state_ns: None,
         role: conn.role,
         owner: conn.owner,
         uid: conn.uid,
-        unaccepted: false,
-        task_pid: None,
-        task_comm: super::Comm::default(),
         cgroup: (conn.cgroup != 0).then_some(conn.cgroup),
-        cgroup_path: None,
-        reason: None,
-        prev_state: None,
-        retransmits: None,
-        totals: None,
-        verdict: None,
-        history: None::<Box<History>>,
-        closed: false,
+        ..Event::new(ts_ns, Kind::Connection, conn.tuple)
     }
 }
