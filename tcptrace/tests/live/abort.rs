@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// An end that a RST ended while it was ESTABLISHED: tcp_reset() sets the error before tcp_done().
-const RESET_CLIENT: &[&str] =
+pub(crate) const RESET_CLIENT: &[&str] =
     &["CLOSE>SYN_SENT", "SYN_SENT>ESTABLISHED", "RST< in ESTABLISHED", "ESTABLISHED>CLOSE ECONNRESET"];
 pub(crate) const RESET_SERVER: &[&str] =
     &["LISTEN>SYN_RECV", "SYN_RECV>ESTABLISHED", "RST< in ESTABLISHED", "ESTABLISHED>CLOSE ECONNRESET"];
@@ -53,13 +53,11 @@ fn close_with_linger_zero() {
     scenario(|net| {
         let trace = Trace::of(net, &[]);
         let Pair { listener, client, server, ends } = pair();
-        tcp::set_linger_zero(&client);
-        drop(client);
+        tcp::abort(client);
         await_reset(&server);
         let (other, others_server) = connect(&listener);
         let others = ends_of(&other);
-        tcp::set_linger_zero(&others_server);
-        drop(others_server);
+        tcp::abort(others_server);
         await_reset(&other);
         drop((server, other, listener));
         trace.tells(&[
@@ -83,8 +81,7 @@ fn close_with_linger_zero_after_the_fin() {
         trace.until("the FIN is acknowledged", |events| {
             events.iter().any(|event| event.is("FIN_WAIT1", "FIN_WAIT2"))
         });
-        tcp::set_linger_zero(&server);
-        drop(server);
+        tcp::abort(server);
         await_reset(&client);
         drop((client, listener));
         trace.tells(&[

@@ -58,8 +58,7 @@ fn many_ends(listener: TcpListener) -> Vec<u16> {
 
     // Reset in ESTABLISHED by SO_LINGER 0, unread data and connect(AF_UNSPEC), and in CLOSE_WAIT.
     let (client, server) = next();
-    tcp::set_linger_zero(&client);
-    drop(client);
+    tcp::abort(client);
     tcp::await_reset(&server);
     let (client, server) = next();
     tcp::send(&client, 10);
@@ -72,8 +71,7 @@ fn many_ends(listener: TcpListener) -> Vec<u16> {
     let (client, server) = next();
     client.shutdown(Shutdown::Write).unwrap();
     assert_eq!(tcp::read_to_end(&server), b"");
-    tcp::set_linger_zero(&server);
-    drop(server);
+    tcp::abort(server);
     tcp::await_reset(&client);
 
     // Killed.

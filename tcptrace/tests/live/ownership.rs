@@ -85,8 +85,7 @@ fn nobody_accepts() {
         let server = Actor::start("server");
         let (listener, port) = server.listen();
         let (client, aborted) = client_of(port);
-        tcp::set_linger_zero(&client);
-        drop(client);
+        tcp::abort(client);
         // inet_csk_listen_stop() resets what waits.
         let (client, left) = client_of(port);
         server.close(listener);
@@ -113,8 +112,7 @@ fn listeners_share_a_port() {
         let port = TcpListener::bind((LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
         let _listeners = servers.each_ref().map(|server| server.listen_at(port));
         let (client, aborted) = client_of(port);
-        tcp::set_linger_zero(&client);
-        drop(client);
+        tcp::abort(client);
         let told = conns.tells(2);
         assert_eq!(owner_of(told.of(aborted.peer())), None);
         assert_eq!(told.owner(aborted), us());
@@ -361,8 +359,7 @@ fn a_listener_from_before() {
         let (_listener, port) = server.listen();
         let conns = Conns::of(net, &[]);
         let (client, end) = client_of(port);
-        tcp::set_linger_zero(&client);
-        drop(client);
+        tcp::abort(client);
         let told = conns.tells(2);
         assert_eq!(told.owner(end.peer()), owner(&server, "listener"));
     });

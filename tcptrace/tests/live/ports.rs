@@ -167,8 +167,7 @@ fn states() {
             assert_eq!(tcp::read_to_end(&server), b"");
             // Acknowledges the FIN now and not some time later (__tcp_sock_set_quickack()).
             SockRef::from(&server).set_tcp_quickack(true).unwrap();
-            tcp::set_linger_zero(&server);
-            drop(server);
+            tcp::abort(server);
             tcp::await_reset(&client);
             drop(client);
             trace.lists(expected);

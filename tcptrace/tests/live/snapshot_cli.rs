@@ -50,8 +50,8 @@ impl Before {
 }
 
 /// The owner that the snapshot found.
-fn found(actor: &Actor) -> Option<(u32, &str, &'static str)> {
-    Some((actor.pid(), actor.name(), "snapshot"))
+fn found(actor: &Actor) -> (u32, &str, &'static str) {
+    (actor.pid(), actor.name(), "snapshot")
 }
 
 /// `--live`: what is open comes first, each end with its state and its owner; then what ends.
@@ -82,11 +82,11 @@ fn connections_that_are_open() {
         let told = conns.tells(8);
         let (open, ended) = told.0.split_at(6);
         for (end, state, owner, role) in [
-            (*end, "ESTABLISHED", found(client), "client"),
-            (end.peer(), "ESTABLISHED", found(server), "server"),
-            (halfs_end, "FIN_WAIT2", found(client), "client"),
-            (halfs_end.peer(), "CLOSE_WAIT", found(server), "server"),
-            (waiting, "ESTABLISHED", found(client), "client"),
+            (*end, "ESTABLISHED", Some(found(client)), "client"),
+            (end.peer(), "ESTABLISHED", Some(found(server)), "server"),
+            (halfs_end, "FIN_WAIT2", Some(found(client)), "client"),
+            (halfs_end.peer(), "CLOSE_WAIT", Some(found(server)), "server"),
+            (waiting, "ESTABLISHED", Some(found(client)), "client"),
         ] {
             let connection = open.iter().find(|connection| end_of(connection) == end).unwrap();
             assert_eq!(connection.text("new"), Some(state), "{connection:?}");
@@ -99,8 +99,8 @@ fn connections_that_are_open() {
         let listeners = (server.pid(), server.name(), "listener");
         assert!(owner_of(connection).is_none_or(|owner| owner == listeners), "{connection:?}");
         for (end, new, owner, cause) in [
-            (*end, "TIME_WAIT", found(client), "local_fin"),
-            (end.peer(), "CLOSE", found(server), "peer_fin"),
+            (*end, "TIME_WAIT", Some(found(client)), "local_fin"),
+            (end.peer(), "CLOSE", Some(found(server)), "peer_fin"),
         ] {
             let connection = ended.iter().find(|connection| end_of(connection) == end).unwrap();
             assert_eq!((connection.text("new"), connection.text("cause")), (Some(new), Some(cause)));
@@ -124,7 +124,7 @@ fn the_stream_begins_in_the_middle() {
         {
             let events = log.of(end);
             for event in &events {
-                assert_eq!(owner_of(event), found(actor), "{event:?}");
+                assert_eq!(owner_of(event), Some(found(actor)), "{event:?}");
                 assert!(event.text("role").is_none_or(|told| told == role), "{event:?}");
             }
             let (last, earlier) = events.split_last().unwrap();
@@ -154,7 +154,7 @@ fn a_process_from_before_is_chosen() {
         assert_eq!(read_to_end(&later), b"");
         drop(later);
         let log = trace.lists(&[(end.peer(), SECOND), (after, PASSIVE_SERVER)]);
-        assert!(log.of(end.peer()).iter().all(|event| owner_of(event) == found(server)));
+        assert!(log.of(end.peer()).iter().all(|event| owner_of(event) == Some(found(server))));
         let sources = log.of(after).iter().map(|event| owner_of(event).unwrap().2).collect::<Vec<_>>();
         assert_eq!(sources, ["listener", "listener", "listener", "close", "close"]);
     });
@@ -163,6 +163,6 @@ fn a_process_from_before_is_chosen() {
         let trace = Trace::of(net, &["-p", &before.client.pid().to_string()]);
         before.close();
         let log = trace.lists(&[(before.end, FIRST)]);
-        assert!(log.of(before.end).iter().all(|event| owner_of(event) == found(&before.client)));
+        assert!(log.of(before.end).iter().all(|event| owner_of(event) == Some(found(&before.client))));
     });
 }

@@ -4,8 +4,12 @@ use std::{net::Shutdown, os::fd::AsFd as _};
 
 use rustix::net::connect_unspec;
 
-use super::fate::{Fate, Watch};
+use super::{
+    RESET_IN_CLOSE_WAIT, RESET_IN_FIN_WAIT2,
+    fate::{Fate, Watch},
+};
 use crate::{
+    abort::{DISCONNECTED_CLIENT, DISCONNECTED_SERVER, RESET_CLIENT, RESET_SERVER},
     close::LISTENER,
     support::{
         host::run,
@@ -14,20 +18,6 @@ use crate::{
         wire::wire_scenario,
     },
 };
-
-/// An end that the other's RST ends.
-const RESET_CLIENT: &[&str] = client!["RST< in ESTABLISHED", "ESTABLISHED>CLOSE ECONNRESET"];
-const RESET_SERVER: &[&str] = server!["RST< in ESTABLISHED", "ESTABLISHED>CLOSE ECONNRESET"];
-/// One whose own FIN had been acknowledged.
-const RESET_IN_FIN_WAIT2: &[&str] = client![
-    "ESTABLISHED>FIN_WAIT1",
-    "FIN_WAIT1>FIN_WAIT2",
-    "RST< in FIN_WAIT2",
-    "FIN_WAIT2>CLOSE ECONNRESET",
-];
-/// tcp_disconnect()
-const DISCONNECTED_CLIENT: &[&str] = client!["ESTABLISHED>CLOSE", "RST> TCP_STATE in ESTABLISHED"];
-const DISCONNECTED_SERVER: &[&str] = server!["ESTABLISHED>CLOSE", "RST> TCP_STATE in ESTABLISHED"];
 
 /// __tcp_close() resets where there is something that nobody has read.
 #[test]
@@ -95,8 +85,7 @@ fn linger_zero() {
     wire_scenario(|wire| {
         let watch = Watch::both(wire);
         let Pair { listener, client, server, ends } = wire.pair();
-        tcp::set_linger_zero(&client);
-        drop(client);
+        tcp::abort(client);
         await_reset(&server);
         drop((server, listener));
         watch.tells(
@@ -118,8 +107,7 @@ fn linger_zero_in_fin_wait2() {
         client.shutdown(Shutdown::Write).unwrap();
         assert_eq!(read_to_end(&server), b"");
         watch.until("FIN_WAIT1", "FIN_WAIT2");
-        tcp::set_linger_zero(&client);
-        drop(client);
+        tcp::abort(client);
         watch.until("CLOSE_WAIT", "CLOSE");
         drop((server, listener));
         watch.tells(
@@ -134,11 +122,7 @@ fn linger_zero_in_fin_wait2() {
                     ],
                     "local_abort_linger",
                 ),
-                Fate::new(
-                    ends.server,
-                    server!["ESTABLISHED>CLOSE_WAIT", "RST< in CLOSE_WAIT", "CLOSE_WAIT>CLOSE EPIPE"],
-                    "peer_rst",
-                ),
+                Fate::new(ends.server, RESET_IN_CLOSE_WAIT, "peer_rst"),
             ],
             &[(ends.listener, LISTENER)],
         );
@@ -196,7 +180,7 @@ fn the_listener_closes() {
     wire_scenario(|wire| {
         let watch = Watch::both(wire);
         let listener = wire.listen();
-        let clients = [(); 2].map(|()| wire.dial(&listener));
+        let clients = [(); 2].map(|()| tcp::dial(&listener));
         let [first, second] = [ends_of(&clients[0]), ends_of(&clients[1])];
         tcp::send(&clients[0], 7);
         watch.until_several(2, "SYN_RECV", "ESTABLISHED");

@@ -40,10 +40,10 @@ fn connecting(port: u16) -> (Socket, End) {
 fn refused() {
     wire_scenario(|wire| {
         let watch = Watch::both(wire);
-        wire.delay(Duration::from_millis(100), |seen| seen.to_client());
+        wire.delay(Duration::from_millis(100), Seen::to_client);
         let error = TcpStream::connect(server_port(NOBODY)).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
-        let port = wire.last(|seen| seen.to_server()).segment.from.port();
+        let port = wire.last(Seen::to_server).segment.from.port();
         let end = End::new(port, NOBODY);
         watch.tells(
             &[Fate::new(

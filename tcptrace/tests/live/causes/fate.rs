@@ -6,11 +6,11 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     panic::resume_unwind,
-    process::Command,
     thread,
 };
 
 use crate::support::{
+    conns::{Connections, Conns},
     event::Event,
     host::KERNEL,
     netns::COMM,
@@ -92,9 +92,9 @@ impl<'a> Fate<'a> {
     }
 
     /// Compares what the two commands told.
-    pub(crate) fn check(&self, log: &Log, lines: &[Event]) {
+    pub(crate) fn check(&self, log: &Log, lines: &Connections) {
         self.check_trace(log);
-        self.check_line(line_of(lines, self.end), log);
+        self.check_line(lines.of(self.end), log);
     }
 
     /// The transitions: the old and the new state of each, and the kernel's words for the rest.
@@ -257,18 +257,16 @@ fn micros_of_day(stamp: &str) -> f64 {
 /// Both commands, watching both ends of a wire.
 pub(crate) struct Watch {
     pub(crate) trace: Trace,
-    conns: Trace,
+    conns: Conns,
 }
 
 impl Watch {
     /// Watches both namespaces.
     pub(crate) fn both(wire: &Wire<'_>) -> Self {
         let nets = format!("{},{}", wire.client.inode(), wire.server.inode());
-        let mut conns = Command::new(env!("CARGO_BIN_EXE_tcptrace"));
-        conns.args(["conns", "-v", "-o", "json", "-N", &nets]);
         // Each takes a while to attach, and they can do it at the same time.
         thread::scope(|scope| {
-            let conns = scope.spawn(move || Trace::start(&mut conns));
+            let conns = scope.spawn(|| Conns::start(&nets, &[]));
             let trace = Trace::start(command(&[]).args(["-N", &nets]));
             Self { trace, conns: conns.join().unwrap_or_else(|panic| resume_unwind(panic)) }
         })
@@ -292,31 +290,15 @@ impl Watch {
         let of_fates = fates.iter().map(|fate| (fate.end, fate.story));
         let expected: Vec<(End, &[&str])> = of_fates.chain(others.iter().copied()).collect();
         let log = self.trace.tells_of_others(&expected);
-        let lines = self.conns.connections(fates.len());
+        let lines = self.conns.tells(fates.len());
         for fate in fates {
             fate.check(&log, &lines);
         }
     }
 
     /// Ends both runs and returns what both told, for a test that compares by itself.
-    pub(crate) fn stop(self, connections: usize) -> (Log, Vec<Event>) {
-        let lines = self.conns.connections(connections);
+    pub(crate) fn stop(self, connections: usize) -> (Log, Connections) {
+        let lines = self.conns.tells(connections);
         (self.trace.stop(), lines)
     }
-}
-
-impl Trace {
-    /// Waits for so many lines of `conns`, ends the run, and returns them; there must be no more.
-    fn connections(self, count: usize) -> Vec<Event> {
-        self.until(&format!("{count} connections have ended"), |events| events.len() >= count);
-        let lines = self.stop().events;
-        assert_eq!(lines.len(), count, "{lines:?}");
-        assert!(lines.iter().all(|line| line.kind() == "connection"), "{lines:?}");
-        lines
-    }
-}
-
-fn line_of(lines: &[Event], end: End) -> &Event {
-    let of_end = |line: &&Event| End::new(line.port("lport"), line.port("rport")) == end;
-    lines.iter().find(of_end).unwrap_or_else(|| panic!("no line of {end}: {lines:?}"))
 }

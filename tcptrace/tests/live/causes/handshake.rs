@@ -9,6 +9,7 @@ use super::{
 use crate::{
     close::{ACTIVE_CLIENT, LISTENER, PASSIVE_SERVER},
     support::{
+        event::Event,
         host::sysctl,
         segment::{RST, SYN, Segment, WINDOW},
         story::End,
@@ -31,7 +32,7 @@ fn a_request_is_reset() {
         wire.until("the SYN-ACK", |seen| seen.segment.is_syn_ack());
         wire.say_segment(To::Server, &syn.follow(RST));
         // Another one, so that there is something to wait for.
-        let client = wire.dial(&listener);
+        let client = tcp::dial(&listener);
         let (server, _) = listener.accept().unwrap();
         let ends = ends_of(&client);
         tcp::close_in_order(client, server);
@@ -55,10 +56,10 @@ fn the_queue_is_full() {
         wire.server.enter(|| sysctl("ipv4/tcp_abort_on_overflow", "1"));
         let watch = Watch::both(wire);
         let listener = wire.listen_for(1);
-        let first = wire.dial(&listener);
+        let first = tcp::dial(&listener);
         watch.until("SYN_RECV", "ESTABLISHED");
         wire.keep_one(|seen| seen.to_server() && !seen.segment.has(SYN));
-        let (late, second) = (wire.dial(&listener), wire.dial(&listener));
+        let (late, second) = (tcp::dial(&listener), tcp::dial(&listener));
         watch.until_several(2, "SYN_RECV", "ESTABLISHED");
         let [ends, others, of_late] = [&first, &second, &late].map(ends_of);
         wire.release();
@@ -93,7 +94,7 @@ fn the_queue_is_full() {
 fn a_client_is_reset_in_syn_recv() {
     wire_scenario(|wire| {
         let watch = Watch::both(wire);
-        wire.lose(|seen| seen.to_server());
+        wire.lose(Seen::to_server);
         let socket = tcp::stream_socket(CLIENT.into());
         socket.bind(&SocketAddr::from((CLIENT, 4000)).into()).unwrap();
         socket.set_nonblocking(true).unwrap();
@@ -136,13 +137,9 @@ fn a_listener_finds_its_port_taken() {
         });
         assert_eq!(error.kind(), std::io::ErrorKind::AddrInUse, "{error}");
         let (log, lines) = watch.stop(2);
-        assert!(lines.iter().all(|line| line.port("lport") != 7000), "{lines:?}");
-        let words: Vec<_> = log
-            .events
-            .iter()
-            .filter(|event| event.port("lport") == 7000)
-            .map(|event| event.words())
-            .collect();
+        assert!(lines.0.iter().all(|line| line.port("lport") != 7000), "{:?}", lines.0);
+        let words: Vec<_> =
+            log.events.iter().filter(|event| event.port("lport") == 7000).map(Event::words).collect();
         assert_eq!(words, ["CLOSE>LISTEN", "CLOSE>LISTEN", "LISTEN>CLOSE", "LISTEN>CLOSE"]);
         let mut of_listeners = log.events.iter().filter(|event| event.text("role") == Some("listener"));
         assert!(of_listeners.all(|event| event.text("cause").is_none()), "{:?}", log.events);

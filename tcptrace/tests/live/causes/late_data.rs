@@ -3,8 +3,12 @@
 
 use std::net::{Shutdown, TcpStream};
 
-use super::fate::{Fate, Watch};
+use super::{
+    RESET_IN_CLOSE_WAIT, RESET_IN_FIN_WAIT2,
+    fate::{Fate, Watch},
+};
 use crate::{
+    abort::RESET_SERVER,
     close::LISTENER,
     support::{
         segment::{ACK, FIN, PSH, Segment},
@@ -12,11 +16,6 @@ use crate::{
         wire::{Seen, To, Wire, wire_scenario},
     },
 };
-
-/// A server that sent data to nobody.
-const RESET_SERVER: &[&str] = server!["RST< in ESTABLISHED", "ESTABLISHED>CLOSE ECONNRESET"];
-const RESET_IN_CLOSE_WAIT: &[&str] =
-    server!["ESTABLISHED>CLOSE_WAIT", "RST< in CLOSE_WAIT", "CLOSE_WAIT>CLOSE EPIPE"];
 
 /// The client closes and something happens.
 fn data_for(
@@ -161,16 +160,7 @@ fn in_last_ack() {
         drop((client, listener));
         watch.tells(
             &[
-                Fate::new(
-                    ends.client,
-                    client![
-                        "ESTABLISHED>FIN_WAIT1",
-                        "FIN_WAIT1>FIN_WAIT2",
-                        "RST< in FIN_WAIT2",
-                        "FIN_WAIT2>CLOSE ECONNRESET",
-                    ],
-                    "peer_rst",
-                ),
+                Fate::new(ends.client, RESET_IN_FIN_WAIT2, "peer_rst"),
                 Fate::new(
                     ends.server,
                     server![

@@ -6,7 +6,10 @@ use std::{
     time::Duration,
 };
 
-use super::fate::{Fate, Watch};
+use super::{
+    RESET_IN_CLOSE_WAIT,
+    fate::{Fate, Watch},
+};
 use crate::{
     close::{ACTIVE_CLIENT, LISTENER, PASSIVE_SERVER},
     support::{
@@ -16,7 +19,7 @@ use crate::{
         segment::{FIN, RST},
         story::End,
         tcp::{self, Ends, Pair, connect, ends_of, read_to_end},
-        wire::{Wire, wire_scenario},
+        wire::{Seen, Wire, wire_scenario},
     },
 };
 
@@ -41,10 +44,6 @@ const TOO_LATE: &[&str] = server![
     "RST< in LAST_ACK",
     "LAST_ACK>CLOSE ECONNRESET",
 ];
-/// A peer that hears of it before.
-const RESET_IN_CLOSE_WAIT: &[&str] =
-    server!["ESTABLISHED>CLOSE_WAIT", "RST< in CLOSE_WAIT", "CLOSE_WAIT>CLOSE EPIPE"];
-
 /// A client that has closed, and a server that knows and has not.
 struct Orphan {
     listener: TcpListener,
@@ -95,8 +94,7 @@ fn a_reset_comes() {
     wire_scenario(|wire| {
         let watch = Watch::both(wire);
         let Orphan { listener, server, ends } = orphan(wire, &watch);
-        tcp::set_linger_zero(&server);
-        drop(server);
+        tcp::abort(server);
         await_no_minisock();
         drop(listener);
         watch.tells(
@@ -270,7 +268,7 @@ fn no_wait_after_the_acknowledgment() {
         let watch = Watch::both(wire);
         let Pair { listener, client, server, ends } = wire.pair();
         set_linger2(&client, -1);
-        wire.delay(Duration::from_millis(100), |seen| seen.to_client());
+        wire.delay(Duration::from_millis(100), Seen::to_client);
         drop(client);
         watch.until("CLOSE_WAIT", "CLOSE");
         wire.until("the RST", |seen| seen.segment.has(RST));

@@ -29,6 +29,17 @@ use crate::support::{
     wire::{To, Wire},
 };
 
+/// A server that knows of the client's FIN, and that a RST ends then.
+const RESET_IN_CLOSE_WAIT: &[&str] =
+    server!["ESTABLISHED>CLOSE_WAIT", "RST< in CLOSE_WAIT", "CLOSE_WAIT>CLOSE EPIPE"];
+/// A client whose own FIN had been acknowledged.
+const RESET_IN_FIN_WAIT2: &[&str] = client![
+    "ESTABLISHED>FIN_WAIT1",
+    "FIN_WAIT1>FIN_WAIT2",
+    "RST< in FIN_WAIT2",
+    "FIN_WAIT2>CLOSE ECONNRESET",
+];
+
 /// Says a RST to an end as if the other had sent it. Only one whose number is exactly the expected one counts
 /// (tcp_validate_incoming(), RFC 5961).
 fn say_reset(wire: &Wire<'_>, to: To) {

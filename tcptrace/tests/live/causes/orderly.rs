@@ -12,7 +12,7 @@ use crate::{
         segment::{ACK, FIN, SYN},
         story::End,
         tcp::{self, Pair, connect, ends_of, read_to_end},
-        wire::{CLIENT, SERVER, wire_scenario},
+        wire::{CLIENT, SERVER, Seen, wire_scenario},
     },
 };
 
@@ -24,7 +24,7 @@ const DELAY: Duration = Duration::from_millis(100);
 fn the_client_closes_first() {
     wire_scenario(|wire| {
         let watch = Watch::both(wire);
-        wire.delay(DELAY, |seen| seen.to_client());
+        wire.delay(DELAY, Seen::to_client);
         let Pair { listener, client, server, ends } = wire.pair();
         tcp::send(&client, 5);
         tcp::receive(&server, 5);

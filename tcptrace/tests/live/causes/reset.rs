@@ -160,11 +160,11 @@ fn out_of_place() {
     wire_scenario(|wire| {
         let watch = Watch::both(wire);
         let Pair { listener, client, server, ends } = wire.pair();
-        let next = wire.last(|seen| seen.to_server()).segment.answer(RST | ACK);
-        let answers = wire.count(|seen| seen.to_server());
+        let next = wire.last(Seen::to_server).segment.answer(RST | ACK);
+        let answers = wire.count(Seen::to_server);
         wire.say_segment(To::Client, &Segment { seq: next.seq.wrapping_add(0x4000_0000), ..next.clone() });
         wire.say_segment(To::Client, &Segment { seq: next.seq.wrapping_add(1), ..next });
-        wire.until_several("the challenge", answers + 1, |seen| seen.to_server());
+        wire.until_several("the challenge", answers + 1, Seen::to_server);
         tcp::send(&client, 5);
         tcp::receive(&server, 5);
         tcp::close_in_order(client, server);

@@ -10,23 +10,17 @@ use socket2::{SockRef, TcpKeepalive};
 
 use super::fate::{Fate, Watch};
 use crate::{
+    abort::DISCONNECTED_SERVER,
     close::LISTENER,
     support::{
         process::await_that,
         segment::{FIN, HOST_UNREACHABLE, unreachable},
         tcp::{self, Pair, read_to_end},
-        wire::{To, Wire, wire_scenario},
+        wire::{Seen, To, Wire, wire_scenario},
     },
 };
 
-/// An end that knows nothing of the silence, and closes with SO_LINGER 0.
-const ABORTED_SERVER: &[&str] = server!["ESTABLISHED>CLOSE", "RST> TCP_STATE in ESTABLISHED"];
 const TIMED_OUT: &[&str] = client!["ESTABLISHED>CLOSE ETIMEDOUT"];
-
-fn abort(stream: TcpStream) {
-    tcp::set_linger_zero(&stream);
-    drop(stream);
-}
 
 fn await_error(client: &TcpStream, kind: io::ErrorKind) {
     let error = client.peek(&mut [0]).unwrap_err();
@@ -52,12 +46,12 @@ fn unacknowledged(
         tcp::send(&client, 10);
         during(wire);
         await_error(&client, error);
-        abort(server);
+        tcp::abort(server);
         drop((client, listener));
         watch.tells(
             &[
                 Fate::new(ends.client, story, cause).bytes(5, 0).repeated().waited("ESTABLISHED", 450),
-                Fate::new(ends.server, ABORTED_SERVER, "local_abort_linger").bytes(0, 5),
+                Fate::new(ends.server, DISCONNECTED_SERVER, "local_abort_linger").bytes(0, 5),
             ],
             &[(ends.listener, LISTENER)],
         );
@@ -118,10 +112,10 @@ fn a_zero_window() {
         client.set_nonblocking(false).unwrap();
         wire.lose(|_| true);
         let begin = wire.last(|seen| seen.segment.is_syn()).segment.next();
-        let acked = wire.last(|seen| seen.to_client()).segment.ack.wrapping_sub(begin);
+        let acked = wire.last(Seen::to_client).segment.ack.wrapping_sub(begin);
         await_error(&client, io::ErrorKind::TimedOut);
         // What is unread comes before SO_LINGER in __tcp_close().
-        abort(server);
+        tcp::abort(server);
         drop((client, listener));
         watch.tells(
             &[
@@ -150,7 +144,7 @@ fn keepalive() {
         SockRef::from(&client).set_tcp_keepalive(&keepalive).unwrap();
         wire.lose(|_| true);
         await_error(&client, io::ErrorKind::TimedOut);
-        abort(server);
+        tcp::abort(server);
         drop((client, listener));
         watch.tells(
             &[
@@ -160,7 +154,7 @@ fn keepalive() {
                     "keepalive_timeout",
                 )
                 .waited("ESTABLISHED", 1900),
-                Fate::new(ends.server, ABORTED_SERVER, "local_abort_linger"),
+                Fate::new(ends.server, DISCONNECTED_SERVER, "local_abort_linger"),
             ],
             &[(ends.listener, LISTENER)],
         );
@@ -177,7 +171,7 @@ fn in_fin_wait1() {
         wire.lose(|_| true);
         drop(client);
         watch.until("FIN_WAIT1", "CLOSE");
-        abort(server);
+        tcp::abort(server);
         drop(listener);
         watch.tells(
             &[
@@ -188,7 +182,7 @@ fn in_fin_wait1() {
                 )
                 .repeated()
                 .waited("FIN_WAIT1", 500),
-                Fate::new(ends.server, ABORTED_SERVER, "local_abort_linger"),
+                Fate::new(ends.server, DISCONNECTED_SERVER, "local_abort_linger"),
             ],
             &[(ends.listener, LISTENER)],
         );
@@ -208,7 +202,7 @@ fn in_last_ack() {
         wire.lose(|_| true);
         drop(server);
         watch.until("LAST_ACK", "CLOSE");
-        abort(client);
+        tcp::abort(client);
         drop(listener);
         watch.tells(
             &[
@@ -242,7 +236,7 @@ fn in_closing() {
         wire.sysctl("ipv4/tcp_orphan_retries", "1");
         let watch = Watch::both(wire);
         let Pair { listener, client, server, ends } = wire.pair();
-        wire.lose(|seen| seen.to_server());
+        wire.lose(Seen::to_server);
         drop(client);
         drop(server);
         watch.until("CLOSING", "CLOSE");

@@ -1,20 +1,8 @@
 //! `tcptrace conns`, as a child, and the connections that it tells of.
 
-use std::{
-    process::{Command, Stdio},
-    sync::Arc,
-};
+use std::process::Command;
 
-use rustix::process::Signal;
-
-use super::{
-    PATIENCE,
-    event::Event,
-    netns::Netns,
-    process::{Lines, Process, Watched, lines_of},
-    story::End,
-    trace::await_attached,
-};
+use super::{event::Event, netns::Netns, story::End, trace::Trace};
 
 /// Every cause there is.
 const CAUSES: [&str; 17] = [
@@ -38,11 +26,7 @@ const CAUSES: [&str; 17] = [
 ];
 
 /// A `tcptrace conns` that watches.
-pub(crate) struct Conns {
-    process: Process,
-    stdout: Arc<Watched<Lines>>,
-    stderr: Arc<Watched<Lines>>,
-}
+pub(crate) struct Conns(Trace);
 
 /// What it told: a connection a line.
 pub(crate) struct Connections(pub(crate) Vec<Event>);
@@ -50,21 +34,20 @@ pub(crate) struct Connections(pub(crate) Vec<Event>);
 impl Conns {
     /// Watches a network namespace. What was there before is known when this returns.
     pub(crate) fn of(net: &Netns, args: &[&str]) -> Self {
+        Self::start(&net.inode().to_string(), args)
+    }
+
+    /// Watches network namespaces, as `-N` takes them.
+    pub(crate) fn start(nets: &str, args: &[&str]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tcptrace"));
-        command.args(["conns", "-v", "-o", "json", "-N", &net.inode().to_string()]).args(args);
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let (process, pipes) = Process::start(&mut command);
-        let (stdout, stderr) = (lines_of(pipes.stdout.unwrap()), lines_of(pipes.stderr.unwrap()));
-        await_attached(&stderr);
-        Self { process, stdout, stderr }
+        command.args(["conns", "-v", "-o", "json", "-N", nets]).args(args);
+        Self(Trace::start(&mut command))
     }
 
     /// Waits until so many connections have been told of, with those that were open at the start where they are
     /// shown.
     pub(crate) fn until(&self, count: usize) {
-        let enough = |lines: &Lines| lines.lines.len() >= count || lines.closed;
-        let met = self.stdout.wait(enough) && self.stdout.lock().lines.len() >= count;
-        assert!(met, "not {count} connections after {PATIENCE:?}\n{}", self.heard());
+        self.0.until(&format!("{count} connections"), |events| events.len() >= count);
     }
 
     /// Waits for so many connections and ends the run as Ctrl-C does: it was those, and nothing was lost.
@@ -76,24 +59,12 @@ impl Conns {
     }
 
     /// Ends the run. What happened before is told.
-    pub(crate) fn stop(mut self) -> Connections {
-        self.process.signal(Signal::INT);
-        let closed = self.stdout.wait(|lines| lines.closed) && self.stderr.wait(|lines| lines.closed);
-        assert!(closed, "tcptrace has not ended after {PATIENCE:?}\n{}", self.heard());
-        let status = self.process.wait();
-        assert!(status.success(), "{status}\n{}", self.heard());
-        let mut told: Vec<Event> = self.stdout.lock().lines.iter().map(|line| Event::parse(line)).collect();
-        let summary = told.pop().filter(|event| event.kind() == "summary");
-        let summary = summary.unwrap_or_else(|| panic!("the last line is no summary\n{}", self.heard()));
-        assert_eq!(summary.number("lost"), Some(0), "{summary:?}");
+    pub(crate) fn stop(self) -> Connections {
+        let told = self.0.stop().events;
         for connection in &told {
             makes_sense(connection);
         }
         Connections(told)
-    }
-
-    fn heard(&self) -> String {
-        format!("{}\n{}", self.stderr.lock().lines.join("\n"), self.stdout.lock().lines.join("\n"))
     }
 }
 
@@ -129,9 +100,12 @@ pub(crate) fn owner_of(connection: &Event) -> Option<(u32, &str, &str)> {
 /// What must hold for every connection, ended or not, whatever happened to it.
 fn makes_sense(connection: &Event) {
     assert_eq!(connection.kind(), "connection", "{connection:?}");
-    for name in ["ts", "id", "netns", "family", "laddr", "raddr", "lport", "rport", "new"] {
+    for name in ["ts", "id", "netns", "family", "laddr", "raddr", "rport", "new"] {
         assert!(connection.field(name).is_some(), "no {name}: {connection:?}");
     }
+    // connect() may have found no port.
+    let portless = connection.text("cause") == Some("no_local_port");
+    assert!(portless || connection.field("lport").is_some(), "no lport: {connection:?}");
     assert!(matches!(connection.text("role"), None | Some("client" | "server")), "{connection:?}");
     let cause = connection.text("cause");
     assert_eq!(cause.is_some(), is_over(connection), "{connection:?}");

@@ -38,12 +38,17 @@ pub(crate) fn pair() -> Pair {
 
 /// One more connection to a listener.
 pub(crate) fn connect(listener: &TcpListener) -> (TcpStream, TcpStream) {
-    let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let client = dial(listener);
     let (server, _) = listener.accept().unwrap();
-    for stream in [&client, &server] {
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    }
+    server.set_read_timeout(Some(PATIENCE)).unwrap();
     (client, server)
+}
+
+/// A client's end of one more, which the listener does not accept yet.
+pub(crate) fn dial(listener: &TcpListener) -> TcpStream {
+    let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    client.set_read_timeout(Some(PATIENCE)).unwrap();
+    client
 }
 
 /// The ends of a client's connection.
@@ -103,6 +108,12 @@ pub(crate) fn receive(mut stream: &TcpStream, count: usize) {
 pub(crate) fn await_unread(stream: &TcpStream, count: usize) {
     let mut bytes = vec![0; count];
     while stream.peek(&mut bytes).unwrap() < count {}
+}
+
+/// Closes with a RST instead of a FIN.
+pub(crate) fn abort(stream: TcpStream) {
+    set_linger_zero(&stream);
+    drop(stream);
 }
 
 /// Lets close() send a RST instead of a FIN.

@@ -7,7 +7,7 @@
 use std::{
     fs::{File, OpenOptions},
     io::{PipeWriter, Read as _, Write as _, pipe},
-    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    net::{Ipv4Addr, SocketAddr, TcpListener},
     os::fd::AsFd as _,
     sync::Arc,
     thread::{self, JoinHandle},
@@ -143,13 +143,6 @@ impl<'a> Wire<'a> {
         })
     }
 
-    /// A client's end of one more connection to a listener, which does not accept it yet.
-    pub(crate) fn dial(&self, listener: &TcpListener) -> TcpStream {
-        let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream
-    }
-
     /// A connection from the client to the server.
     pub(crate) fn pair(&self) -> Pair {
         let listener = self.listen();
@@ -239,7 +232,8 @@ impl<'a> Wire<'a> {
 
     fn heard(&self) -> String {
         let inner = self.inner.lock();
-        inner.seen.iter().map(|seen| format!("to {:?}: {:?}\n", seen.to, seen.segment)).collect()
+        let lines = inner.seen.iter().map(|seen| format!("to {:?}: {:?}", seen.to, seen.segment));
+        lines.collect::<Vec<_>>().join("\n")
     }
 }
 
