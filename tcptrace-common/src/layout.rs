@@ -161,6 +161,7 @@ layout! {
     // The task on the CPU.
     required task_tgid       = Offset("task_struct.tgid");
     required task_comm       = Offset("task_struct.comm");
+    required task_leader     = Offset("task_struct.group_leader");
     required task_flags      = Offset("task_struct.flags");
 
     // What this kernel's helpers and tracepoints can do.

@@ -32,8 +32,9 @@ const INET_DIAG_CGROUP_ID: u16 = 21;
 const WITH_INFO: u8 = 1 << (INET_DIAG_INFO - 1);
 /// `idiag_timer` of a minisock.
 const TIMER_TIME_WAIT: u8 = 3;
-/// Bits of `idiag_states`: all, and those of minisocks.
-pub(super) const ALL_STATES: u32 = u32::MAX;
+/// Bits of `idiag_states`: all states that are shown, and those of minisocks. Not bit 13, which stands for sockets that
+/// are only bound (TCP_BOUND_INACTIVE, 6.8 on).
+pub(super) const ALL_STATES: u32 = 0x1ffe;
 pub(super) const MINISOCK_STATES: u32 = 1 << 5 | 1 << 6;
 /// As much as the kernel puts into one message of a dump (netlink_dump()), and more.
 const BUFFER_BYTES: usize = 1 << 17;
@@ -109,8 +110,7 @@ impl Diag {
         Ok(Self { socket, netns, buffer: vec![0; BUFFER_BYTES] })
     }
 
-    /// Every TCP socket, minisock and request in one of the states. An error of kind `NotFound`: the kernel has no
-    /// tcp_diag.
+    /// Every TCP socket, minisock and request in one of the states. Errors: those of netlink; see [`is_missing`].
     pub(super) fn dump(&mut self, states: u32, each: &mut impl FnMut(Found)) -> io::Result<()> {
         for family in [AF_INET, AF_INET6] {
             self.dump_family(family, states, each)?;
@@ -203,9 +203,12 @@ impl Diag {
                 return Err(io::ErrorKind::InvalidData.into());
             };
             match header.kind {
-                NLMSG_DONE => return Ok(false),
-                NLMSG_ERROR => {
+                // The end of a dump may carry an error, too (netlink_dump_done()).
+                NLMSG_DONE | NLMSG_ERROR => {
                     let code = body.first_chunk().map_or(0, |code| i32::from_ne_bytes(*code));
+                    if header.kind == NLMSG_DONE && code >= 0 {
+                        return Ok(false);
+                    }
                     return Err(io::Error::from_raw_os_error(-code));
                 }
                 SOCK_DIAG_BY_FAMILY => {
@@ -220,6 +223,12 @@ impl Diag {
         }
         Ok(more)
     }
+}
+
+/// Whether the error says that the kernel has no tcp_diag (ENOENT: inet_diag_lock_handler()), or no sock_diag at all
+/// (EPROTONOSUPPORT: netlink_create()).
+pub(super) fn is_missing(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(2 | 93))
 }
 
 /// A minisock's answer.

@@ -4,14 +4,19 @@
 //! namespace and no netlink socket stays open, because that would keep a namespace alive whose container is gone.
 
 use std::{
-    fs::{self, File},
-    io,
-    os::{fd::AsFd as _, linux::fs::MetadataExt as _},
+    fs, io,
+    os::{
+        fd::{AsFd as _, AsRawFd as _, OwnedFd},
+        linux::fs::MetadataExt as _,
+    },
     path::{Path, PathBuf},
 };
 
 use rustc_hash::{FxHashMap, FxHashSet};
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use rustix::{
+    fs::{Mode, OFlags, fstat, open},
+    thread::{LinkNameSpaceType, move_into_link_name_space},
+};
 use tcptrace_common::record::{Addr, Tuple};
 
 use super::{
@@ -24,17 +29,19 @@ use crate::model::{
     state::State,
 };
 
-/// Up to so many minisocks of a namespace are asked for one by one (10 to 20 µs each); a walk over all of them costs
-/// some ms and 1 µs for each that is there.
-const ONE_BY_ONE: usize = 256;
+/// Up to so many minisocks of a namespace are asked for one by one (2.3 µs each where it was measured); a walk over the
+/// kernel's table costs 14 ms and more, and 1 µs for each that is there.
+const ONE_BY_ONE: usize = 2048;
 
 /// Where network namespaces can be entered: paths by inode number. Kept between surveys, so that those found only by
 /// looking through all descriptors are found again at once.
 #[derive(Clone, Debug, Default)]
 pub struct Namespaces {
     paths: FxHashMap<u32, PathBuf>,
-    /// Whether entering was refused once; then the own one is all there is.
+    /// Whether it was said that entering is refused: then the own one is all there is.
     refused: bool,
+    /// Whether it was said that processes do not let their descriptors be seen.
+    closed: bool,
 }
 
 impl Namespaces {
@@ -43,6 +50,12 @@ impl Namespaces {
         self.paths.retain(|inode, path| inode_of(path) == Some(*inode));
         for pid in processes::all() {
             self.add(PathBuf::from(format!("/proc/{pid}/ns/net")));
+            // Any thread can be in a namespace of its own. A directory has a link more for each that it holds.
+            let tasks = PathBuf::from(format!("/proc/{pid}/task"));
+            if fs::metadata(&tasks).is_ok_and(|tasks| tasks.st_nlink() > 3) {
+                let threads = fs::read_dir(tasks).into_iter().flatten().flatten();
+                threads.for_each(|thread| self.add(thread.path().join("ns/net")));
+            }
         }
         mounted(&netns::mountinfo()).for_each(|path| self.add(path));
     }
@@ -57,10 +70,7 @@ impl Namespaces {
     fn within<T>(&mut self, inode: u32, work: impl FnOnce() -> T) -> Option<T> {
         let inside = |at: &Path| inode_of(at) == Some(inode);
         if !inside(Path::new("/proc/thread-self/ns/net")) {
-            let file = File::open(self.paths.get(&inode)?).ok()?;
-            if file.metadata().ok().and_then(|data| u32::try_from(data.st_ino()).ok()) != Some(inode) {
-                return None;
-            }
+            let file = open_namespace(self.paths.get(&inode)?, inode)?;
             if let Err(error) = move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network)) {
                 if !self.refused {
                     log::info!(
@@ -77,6 +87,15 @@ impl Namespaces {
 
 fn inode_of(path: &Path) -> Option<u32> {
     fs::metadata(path).ok().and_then(|data| u32::try_from(data.st_ino()).ok())
+}
+
+/// Opens a namespace if it is still there: a descriptor of another process can by now be anything, and opening a FIFO
+/// would wait.
+fn open_namespace(path: &Path, inode: u32) -> Option<OwnedFd> {
+    let place = open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).ok()?;
+    let is_it = fstat(&place).is_ok_and(|data| data.st_ino == u64::from(inode));
+    let again = format!("/proc/thread-self/fd/{}", place.as_raw_fd());
+    if is_it { open(again, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok() } else { None }
 }
 
 /// The places where namespaces are mounted (`ip netns` does that).
@@ -107,7 +126,7 @@ pub fn take(namespaces: &mut Namespaces, only: &[u32], source: OwnerSource) -> S
             seen = processes::look(&inodes(&survey), source);
         }
     }
-    if seen.closed > 0 {
+    if seen.closed > 0 && !std::mem::replace(&mut namespaces.closed, true) {
         log::info!("{} processes do not let their sockets be seen: CAP_SYS_PTRACE is missing", seen.closed);
     }
     for found in &mut survey.sockets {
@@ -125,7 +144,12 @@ fn inodes(survey: &Survey) -> FxHashSet<u64> {
 fn without_doubles(sockets: &mut Vec<Found>) {
     let mut seen = FxHashSet::default();
     sockets.reverse();
-    sockets.retain(|found| found.cookie == 0 || seen.insert(found.cookie));
+    // Without cookies: several listeners can share an address, each with a file of its own.
+    let name = |found: &Found| match found.cookie {
+        0 => (0, Some((found.tuple, found.ino))),
+        cookie => (cookie, None),
+    };
+    sockets.retain(|found| seen.insert(name(found)));
 }
 
 /// Reads the namespaces that are not in the survey yet; the own one first, which takes no right to enter it.
@@ -135,7 +159,9 @@ fn read_new(namespaces: &mut Namespaces, only: &[u32], own: Option<u32>, survey:
     inodes.sort_unstable_by_key(|inode| (Some(*inode) != own, *inode));
     for inode in inodes {
         let before = survey.sockets.len();
-        match namespaces.within(inode, || read(inode, &mut survey.sockets)) {
+        match namespaces
+            .within(inode, || read(inode, diag::ALL_STATES, &mut |found| survey.sockets.push(found)))
+        {
             Some(Ok(())) => survey.namespaces.push(inode),
             Some(Err(error)) => {
                 survey.sockets.truncate(before);
@@ -146,17 +172,18 @@ fn read_new(namespaces: &mut Namespaces, only: &[u32], own: Option<u32>, survey:
     }
 }
 
-/// Reads the sockets of the namespace that the thread is in.
-fn read(netns: u32, sockets: &mut Vec<Found>) -> io::Result<()> {
-    let by_diag =
-        Diag::open(netns).and_then(|mut diag| diag.dump(diag::ALL_STATES, &mut |found| sockets.push(found)));
-    match by_diag {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+/// Reads the sockets of the namespace that the thread is in, those in one of the states (see [`Diag::dump`]).
+fn read(netns: u32, states: u32, each: &mut impl FnMut(Found)) -> io::Result<()> {
+    match Diag::open(netns).and_then(|mut diag| diag.dump(states, each)) {
+        Err(error) if diag::is_missing(&error) => {
             log::debug!("no tcp_diag: reading /proc/net/tcp");
             for (name, v6) in [("tcp", false), ("tcp6", true)] {
-                if let Ok(text) = fs::read_to_string(format!("/proc/thread-self/net/{name}")) {
-                    sockets.extend(text.lines().skip(1).filter_map(|line| line_of_proc(line, v6, netns)));
-                }
+                let text = match fs::read_to_string(format!("/proc/thread-self/net/{name}")) {
+                    Err(error) if v6 && error.kind() == io::ErrorKind::NotFound => continue,
+                    text => text?,
+                };
+                let found = text.lines().skip(1).filter_map(|line| line_of_proc(line, v6, netns));
+                found.filter(|found| states & 1 << found.state.number() != 0).for_each(&mut *each);
             }
             Ok(())
         }
@@ -254,26 +281,35 @@ pub fn check(namespaces: &mut Namespaces, minisocks: &[(u64, Tuple)]) -> Vec<Whe
 
 /// Looks for minisocks of the namespace that the thread is in.
 fn check_here(netns: u32, asked: &[(usize, u64, Tuple)]) -> io::Result<Vec<(usize, Whereabouts)>> {
-    let mut diag = Diag::open(netns)?;
     if asked.len() <= ONE_BY_ONE {
-        let mut answers = Vec::with_capacity(asked.len());
-        for (index, cookie, tuple) in asked {
-            answers.push((*index, diag.find(*cookie, tuple)?));
-        }
-        // A socket that is bound to a device is not found that way.
-        if answers.iter().all(|(_, answer)| *answer != Whereabouts::Gone) {
-            return Ok(answers);
+        let one_by_one = Diag::open(netns).and_then(|mut diag| {
+            let mut answers = Vec::with_capacity(asked.len());
+            for (index, cookie, tuple) in asked {
+                answers.push((*index, diag.find(*cookie, tuple)?));
+            }
+            Ok(answers)
+        });
+        match one_by_one {
+            // A socket that is bound to a device is not found that way; nor any where there is no tcp_diag.
+            Ok(answers) if answers.iter().all(|(_, answer)| *answer != Whereabouts::Gone) => {
+                return Ok(answers);
+            }
+            Err(error) if !diag::is_missing(&error) => return Err(error),
+            _ => {}
         }
     }
     let (mut by_cookie, mut by_tuple) = (FxHashMap::default(), FxHashMap::default());
-    diag.dump(diag::MINISOCK_STATES, &mut |found| {
+    read(netns, diag::MINISOCK_STATES, &mut |found| {
         if found.form == Form::Minisock {
-            by_cookie.insert(found.cookie, diag::there(&found));
+            if found.cookie != 0 {
+                by_cookie.insert(found.cookie, diag::there(&found));
+            }
             by_tuple.insert(found.tuple, diag::there(&found));
         }
     })?;
     let answer = |cookie: &u64, tuple: &Tuple| {
-        let found = if *cookie == 0 { by_tuple.get(tuple) } else { by_cookie.get(cookie) };
+        let found =
+            if *cookie == 0 || by_cookie.is_empty() { by_tuple.get(tuple) } else { by_cookie.get(cookie) };
         found.copied().unwrap_or(Whereabouts::Gone)
     };
     Ok(asked.iter().map(|(index, cookie, tuple)| (*index, answer(cookie, tuple))).collect())

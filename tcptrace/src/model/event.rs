@@ -141,7 +141,7 @@ impl OwnerSource {
 pub struct Owner {
     /// Process id (tgid).
     pub pid: u32,
-    /// Name of the thread that acted.
+    /// Its name, that of its first thread.
     pub comm: Comm,
     /// How this was learned.
     pub source: OwnerSource,
@@ -231,7 +231,7 @@ pub struct Event {
     pub unaccepted: bool,
     /// Process (tgid) that was on the CPU; 0 is the idle task; `None` for what no probe reported.
     pub task_pid: Option<u32>,
-    /// Name of the thread that was on the CPU.
+    /// Name of that process.
     pub task_comm: Comm,
     /// Id of the cgroup that the socket was made in.
     pub cgroup: Option<u64>,

@@ -7,9 +7,11 @@
 use std::{
     fs,
     net::{TcpListener, TcpStream},
+    os::fd::AsRawFd as _,
     path::Path,
 };
 
+use io_uring::{opcode, squeue, types};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 use crate::{
@@ -421,4 +423,44 @@ fn several_have_a_connection_open() {
         assert_eq!(told.owner(made_by_young), owner(&middle, "snapshot"));
         assert_eq!(told.owner(passed_on), owner(&middle, "snapshot"));
     });
+}
+
+/// io_uring connects by a thread of the kernel's making, in the process that asked for it.
+#[test]
+fn by_io_uring() {
+    scenario(|net| {
+        let Some(polled) = ring(io_uring::IoUring::builder().setup_sqpoll(1000)) else { return };
+        let worked = ring(&mut io_uring::IoUring::builder()).unwrap();
+        let conns = Conns::of(net, &[]);
+        let listener = TcpListener::bind((LOCALHOST, 0)).unwrap();
+        let to = socket2::SockAddr::from(listener.local_addr().unwrap());
+        let mut ends = Vec::new();
+        // By a poller of the queue; then by a worker, because it is not to be tried at once.
+        for (mut ring, flags) in [(polled, squeue::Flags::empty()), (worked, squeue::Flags::ASYNC)] {
+            let socket = tcp::stream_socket(LOCALHOST);
+            let connect = opcode::Connect::new(types::Fd(socket.as_raw_fd()), to.as_ptr().cast(), to.len());
+            #[expect(unsafe_code, reason = "io_uring takes addresses")]
+            // SAFETY: the socket and the address live until the answer is there.
+            unsafe { ring.submission().push(&connect.build().flags(flags)) }.unwrap();
+            ring.submit_and_wait(1).unwrap();
+            assert_eq!(ring.completion().next().unwrap().result(), 0);
+            let client = TcpStream::from(socket);
+            ends.push(ends_of(&client).client);
+            let (server, _) = listener.accept().unwrap();
+            tcp::close_in_order(client, server);
+        }
+        let told = conns.tells(4);
+        for end in ends {
+            assert_eq!(told.owner(end), us());
+        }
+    });
+}
+
+/// `None` where the kernel has no io_uring, or does not let it be used.
+fn ring(builder: &mut io_uring::Builder) -> Option<io_uring::IoUring> {
+    match builder.build(4) {
+        Ok(ring) => Some(ring),
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM)) => None,
+        Err(error) => panic!("{error}"),
+    }
 }

@@ -19,7 +19,7 @@ use crate::support::{
     conns::{Connections, Conns, agree, end_of, owner_of},
     event::Event,
     host::sysctl,
-    netns::scenario,
+    netns::{COMM, scenario},
     process::{Process, await_that},
     story::End,
     tcp::{LOCALHOST, ends_of},
@@ -28,8 +28,6 @@ use crate::support::{
 /// How many requests nginx is to serve, each over a connection of its own. `TCPTRACE_REQUESTS` says otherwise.
 const REQUESTS: usize = 2_000;
 const DRIVERS: usize = 4;
-/// The threads that make the requests are called that.
-const DRIVER: &str = "live-driver";
 const HTTP: u16 = 8080;
 const REDIS: u16 = 6379;
 /// The file that nginx serves.
@@ -227,8 +225,7 @@ fn drive(requests: usize) -> BTreeMap<u16, Vec<(u64, u64)>> {
         made
     };
     let mut made: Vec<_> = thread::scope(|scope| {
-        let driver = || thread::Builder::new().name(DRIVER.to_owned()).spawn_scoped(scope, request).unwrap();
-        let drivers: Vec<_> = (0..DRIVERS).map(|_| driver()).collect();
+        let drivers: Vec<_> = (0..DRIVERS).map(|_| scope.spawn(request)).collect();
         drivers.into_iter().flat_map(|driver| driver.join().unwrap()).collect()
     });
     made.sort_unstable();
@@ -265,7 +262,7 @@ fn serves_a_crowd(nginx: &Nginx, conns: Conns) {
             is_as_logged(server, &log[&port][index]);
             assert_eq!(log[&port][index].port, server.port("rport"));
             assert_eq!((server.text("cause"), server.text("new")), (Some("local_fin"), Some("TIME_WAIT")));
-            assert_eq!(owner_of(client), Some((id(), DRIVER, "connect")), "{client:?}");
+            assert_eq!(owner_of(client), Some((id(), COMM, "connect")), "{client:?}");
             assert_eq!(bytes(client), driven[&port][index], "{client:?}");
             assert_eq!((client.text("cause"), client.text("new")), (Some("peer_fin"), Some("CLOSE")));
             workers.push(log[&port][index].worker);

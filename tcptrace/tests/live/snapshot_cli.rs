@@ -97,7 +97,7 @@ fn connections_that_are_open() {
         let connection = open.iter().find(|connection| end_of(connection) == waiting.peer()).unwrap();
         assert_eq!(connection.text("new"), Some("ESTABLISHED"), "{connection:?}");
         let listeners = (server.pid(), server.name(), "listener");
-        assert!(owner_of(connection).is_none_or(|owner| owner == listeners), "{connection:?}");
+        assert_eq!(owner_of(connection), Some(listeners), "{connection:?}");
         for (end, new, owner, cause) in [
             (*end, "TIME_WAIT", Some(found(client)), "local_fin"),
             (end.peer(), "CLOSE", Some(found(server)), "peer_fin"),

@@ -2,12 +2,19 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    fs,
     net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream},
-    sync::atomic::{AtomicBool, Ordering},
+    os::linux::fs::MetadataExt as _,
+    sync::{
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
     thread,
     time::Instant,
 };
 
+use rustix::thread::{UnshareFlags, unshare_unsafe};
+use socket2::{Domain, Socket, Type};
 use tcptrace::{
     kernel::survey::{self, Namespaces},
     model::{
@@ -22,7 +29,7 @@ use crate::support::{
     host::{add_black_hole, run, sysctl},
     netns::{Netns, scenario},
     packet::send_syn,
-    tcp::{self, Pair, close_in_order, connect, pair, read_to_end},
+    tcp::{self, Pair, bound_socket, close_in_order, connect, pair, read_to_end},
 };
 
 /// A survey, taken by a thread of its own as it is meant to be.
@@ -53,8 +60,8 @@ fn by_survey(survey: &Survey, net: &Netns) -> BTreeMap<State, usize> {
     counts
 }
 
-/// One connection in every state that stays; what is returned keeps them.
-fn one_of_each() -> Vec<(TcpListener, Vec<TcpStream>)> {
+/// One connection in every state that stays, and a socket that is only bound; what is returned keeps them.
+fn one_of_each() -> (Vec<(TcpListener, Vec<TcpStream>)>, Socket) {
     let Pair { listener, client, server, .. } = pair();
     let (half, other_half) = connect(&listener);
     drop(half);
@@ -71,10 +78,11 @@ fn one_of_each() -> Vec<(TcpListener, Vec<TcpStream>)> {
         SocketAddrV4::new(Ipv4Addr::new(192, 0, 2, 1), 4711),
         SocketAddrV4::new(Ipv4Addr::LOCALHOST, at),
     );
-    vec![
+    let connections = vec![
         (listener, vec![client, server, other_half]),
         (v6, vec![native, native_server, mapped, mapped_server]),
-    ]
+    ];
+    (connections, bound_socket().0)
 }
 
 /// inet_diag_dump_icsk() walks listeners, connections, minisocks and requests; so does `ss`.
@@ -114,6 +122,35 @@ fn the_sum_per_state_is_that_of_ss_in_three_namespaces() {
             assert_eq!(found.owner.unwrap().pid, std::process::id(), "{found:?}");
         }
         drop(kept);
+    });
+}
+
+/// A thread can leave its process's namespace: then only that thread's entry in /proc leads there.
+#[test]
+fn a_namespace_that_only_a_thread_is_in_is_read() {
+    scenario(|net| {
+        thread::scope(|scope| {
+            let (tell, told) = mpsc::channel();
+            let (stop, stopped) = mpsc::channel::<()>();
+            scope.spawn(move || {
+                #[expect(unsafe_code, reason = "rustix has no safe call that leaves a namespace")]
+                // SAFETY: not UnshareFlags::FILES; the descriptors stay shared by all threads.
+                unsafe { unshare_unsafe(UnshareFlags::NEWNET) }.unwrap();
+                let listener = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+                listener.listen(1).unwrap();
+                tell.send(fs::metadata("/proc/thread-self/ns/net").unwrap().st_ino()).unwrap();
+                stopped.recv().unwrap_err();
+            });
+            let inode = told.recv().unwrap();
+            assert_ne!(inode, net.inode());
+            let survey = thread::spawn(move || {
+                let only = [u32::try_from(inode).unwrap()];
+                survey::take(&mut Namespaces::default(), &only, OwnerSource::Snapshot)
+            });
+            let survey = survey.join().unwrap();
+            drop(stop);
+            assert_eq!(survey.sockets.iter().map(|found| found.state).collect::<Vec<_>>(), [State::LISTEN]);
+        });
     });
 }
 

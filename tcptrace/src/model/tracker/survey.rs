@@ -99,6 +99,9 @@ impl Tracker {
         } else {
             found.counters.as_ref().and_then(|counters| close::role_by_counters(found.state, counters))
         };
+        if unaccepted(found) && conn.role == Some(Role::Server) {
+            conn.owner = conn.owner.or_else(|| self.listeners_owner(&found.tuple));
+        }
         if open(as_open(&conn, found, now_ns)) == Fate::Forget || found.form == Form::Minisock {
             return;
         }
@@ -206,10 +209,14 @@ fn as_open(conn: &Conn, found: &Found, now_ns: u64) -> Event {
             .as_ref()
             .map(|counters| close::totals_so_far(found.state, counters, conn.role)),
         history: Some(history),
-        unaccepted: found.ino == 0
-            && matches!(found.state, State::SYN_RECV | State::ESTABLISHED | State::CLOSE_WAIT),
+        unaccepted: unaccepted(found),
         ..bare(conn, now_ns)
     }
+}
+
+/// Whether nobody has accepted the connection yet: it has no file, and it is not one that was closed.
+fn unaccepted(found: &Found) -> bool {
+    found.ino == 0 && matches!(found.state, State::SYN_RECV | State::ESTABLISHED | State::CLOSE_WAIT)
 }
 
 /// How long the connection has been established, where the kernel still knows: as long as one direction carried no

@@ -1,7 +1,7 @@
 //! Network namespaces without a name: they are gone when nobody is in them and no socket is left.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     os::{fd::AsFd as _, linux::fs::MetadataExt as _},
     panic::resume_unwind,
     sync::{Mutex, PoisonError},
@@ -12,7 +12,7 @@ use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space,
 
 use super::host::run;
 
-/// The name of the thread that runs a scenario: what the kernel calls the owner of its sockets.
+/// The name of the process that runs the scenarios: what the owner of their sockets is called.
 pub(crate) const COMM: &str = "live-scenario";
 
 /// A network namespace in which only `lo` is up.
@@ -25,6 +25,8 @@ pub(crate) struct Netns {
 /// starts would hold the sockets of the others until it executes its program, and then be the one that closes them.
 pub(crate) fn scenario(body: impl FnOnce(&Netns) + Send) {
     static ONE: Mutex<()> = Mutex::new(());
+    // libtest's first thread has the name of the whole process; in /proc/self any thread may set it.
+    fs::write("/proc/self/comm", COMM).unwrap();
     // A scenario that failed has left nothing behind.
     let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
     let net = Netns::new();
@@ -63,8 +65,5 @@ impl Netns {
 
 /// Threads have namespaces and users of their own, and those of libtest are not ours to change.
 pub(crate) fn in_thread<T: Send>(body: impl FnOnce() -> T + Send) -> T {
-    thread::scope(|scope| {
-        let thread = thread::Builder::new().name(COMM.to_owned()).spawn_scoped(scope, body).unwrap();
-        thread.join().unwrap_or_else(|panic| resume_unwind(panic))
-    })
+    thread::scope(|scope| scope.spawn(body).join().unwrap_or_else(|panic| resume_unwind(panic)))
 }
