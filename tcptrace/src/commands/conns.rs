@@ -1,19 +1,21 @@
 //! `tcptrace conns`: a line per connection.
 
-use super::watch::{self, Outcome, Plan};
+use super::watch::{self, Lines, Outcome, Plan};
 use crate::{cli::Conns, model::event::Event, view::Connections};
 
 /// Watches until it is told to stop.
 pub async fn run(args: &Conns) -> anyhow::Result<Outcome> {
     let wanted = args.clone();
-    watch::run(Plan {
+    let plan = Plan {
         shared: &args.shared,
         retransmits: false,
         raw: false,
         whole: true,
         open: args.live,
         shows: Box::new(move |event| shows(&wanted, event)),
-        text: |clock, options| Box::new(Connections::new(clock, options)),
+    };
+    watch::run(plan, |start| {
+        Ok(Lines::new(&args.shared, start, |clock, options| Box::new(Connections::new(clock, options))))
     })
     .await
 }

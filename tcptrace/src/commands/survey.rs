@@ -23,6 +23,8 @@ const URGENT: Duration = Duration::from_millis(20);
 const PATIENT: Duration = Duration::from_millis(500);
 /// Checks take at most one part in so many of the time.
 const SHARE: u32 = 50;
+/// The same of looks.
+const LOOK_SHARE: u32 = 100;
 
 /// What has become of minisocks.
 pub(super) struct Checked {
@@ -40,8 +42,10 @@ pub(super) struct Surveyor {
     /// Only these network namespaces; all if there is none.
     only: Vec<u32>,
     coming: Option<Coming>,
-    /// What is coming is a survey.
+    /// What is coming is a survey, or a look: records wait for it.
     surveys: bool,
+    /// No look before.
+    look_from: Instant,
     /// When to check doubts, if there are any.
     check_at: Option<Instant>,
     /// Not before.
@@ -58,6 +62,7 @@ impl Surveyor {
             only,
             coming: None,
             surveys: false,
+            look_from: now,
             check_at: None,
             rest_until: now,
             asked_at: now,
@@ -85,6 +90,17 @@ impl Surveyor {
     pub(super) fn survey(&mut self, source: OwnerSource) {
         let only = self.only.clone();
         self.surveys = self.ask(move |namespaces| Answer::Survey(survey::take(namespaces, &only, source)));
+    }
+
+    /// Has minisocks and requests looked for, unless there is a question already, or looks take too much of the time.
+    /// `now`: whatever it takes. Returns whether there is an answer to come.
+    pub(super) fn look(&mut self, now: bool) -> bool {
+        if self.coming.is_some() || !now && Instant::now() < self.look_from {
+            return false;
+        }
+        let only = self.only.clone();
+        self.surveys = self.ask(move |namespaces| Answer::Look(survey::look(namespaces, &only)));
+        self.surveys
     }
 
     /// Has doubts checked, when it is time.
@@ -146,8 +162,11 @@ impl Surveyor {
         let answer = coming.await;
         self.coming = None;
         let now = Instant::now();
-        if !std::mem::take(&mut self.surveys) {
-            self.rest_until = now + (now - self.asked_at) * SHARE;
+        let took = now - self.asked_at;
+        if std::mem::take(&mut self.surveys) {
+            self.look_from = now + took * LOOK_SHARE;
+        } else {
+            self.rest_until = now + took * SHARE;
         }
         match answer {
             Ok((answer, namespaces)) => {

@@ -19,9 +19,11 @@ use crate::{
     kernel::{attach::Settings, cgroup::Paths, clock, clock::Clock},
     model::{
         event::{Event, Kind, OwnerSource},
-        filter::Verdict,
+        filter::{Filter, Verdict},
         found::Survey,
         gate::Gate,
+        loss::Loss,
+        socket::Socket,
         tracker::{Fate, Tracker},
     },
     source::{
@@ -57,6 +59,79 @@ const RECONCILE: Duration = Duration::from_secs(10);
 /// The same without a reason.
 const RECONCILE_IDLE: Duration = Duration::from_mins(1);
 
+/// What a command makes of what happens.
+pub trait Sink {
+    /// What the user wants to see happened. With [`Plan::whole`] only whole connections, otherwise all else.
+    fn event(&mut self, event: &Event);
+
+    /// Records were lost here, before `ts_ns`.
+    fn lost(&mut self, ts_ns: u64, lost: &Loss);
+
+    /// The host was looked at. What it says of minisocks and requests holds at `now_ns`.
+    fn surveyed(&mut self, _survey: &Survey, _filter: &Filter, _now_ns: u64) {}
+
+    /// When it wants to be drawn, `CLOCK_MONOTONIC` in ns.
+    fn due_ns(&self) -> Option<u64> {
+        None
+    }
+
+    /// Whether the host is to be looked at before it is drawn.
+    fn wants_look(&self) -> bool {
+        false
+    }
+
+    /// It is time to draw, or the end has come.
+    fn draw(&mut self, _scene: &Scene<'_>) {}
+
+    /// Comes back when the user has said something. Cancel-safe.
+    fn input(&mut self) -> impl Future<Output = ()> {
+        std::future::pending()
+    }
+
+    /// Whether it has had enough.
+    fn full(&self) -> bool {
+        false
+    }
+
+    /// The stream ends.
+    fn end(&mut self, summary: &Summary);
+
+    /// The terminal has so many columns now.
+    fn resize(&mut self, _columns: u16) {}
+
+    /// Appends what was written since this was last called.
+    fn take(&mut self, out: &mut Vec<u8>);
+}
+
+/// What there is to draw from.
+#[derive(Clone, Copy)]
+pub struct Scene<'a> {
+    tracker: &'a Tracker,
+    filter: &'a Filter,
+    /// Now, `CLOCK_MONOTONIC` in ns.
+    pub now_ns: u64,
+    /// How it went so far.
+    pub summary: Summary,
+    /// Whether this is the end.
+    pub last: bool,
+}
+
+impl<'a> Scene<'a> {
+    /// The full sockets that the user wants to see.
+    pub fn sockets(&self) -> impl Iterator<Item = Socket> + Clone + use<'a> {
+        let Self { filter, now_ns, .. } = *self;
+        let all = *filter == Filter::default();
+        self.tracker.sockets().filter(move |socket| all || wanted(filter, socket, now_ns))
+    }
+}
+
+/// Whether a socket is one that the user wants to see.
+#[must_use]
+pub fn wanted(filter: &Filter, socket: &Socket, now_ns: u64) -> bool {
+    let event = socket.event(now_ns);
+    filter.judge(&event) == Verdict::Admit && filter.shows(&event)
+}
+
 /// What a command wants of the loop.
 #[expect(clippy::struct_excessive_bools, reason = "each is a choice of its own")]
 pub struct Plan<'a> {
@@ -72,12 +147,23 @@ pub struct Plan<'a> {
     pub open: bool,
     /// What else a line must be to be shown.
     pub shows: Box<dyn Fn(&Event) -> bool>,
-    /// The view for people.
-    pub text: fn(Clock, TextOptions) -> Box<dyn View>,
+}
+
+/// What a [`Sink`] is made of.
+pub struct Start<'a> {
+    /// Tells the time of day.
+    pub clock: Clock,
+    /// Where it will be shown.
+    pub output: &'a Output,
+    /// Whether this kernel reports RSTs that belong to no socket, and gives reasons (6.10 on).
+    pub reasons: bool,
 }
 
 /// Watches until it is told to stop.
-pub async fn run(plan: Plan<'_>) -> anyhow::Result<Outcome> {
+pub async fn run<S: Sink>(
+    plan: Plan<'_>,
+    sink: impl FnOnce(&Start<'_>) -> anyhow::Result<S>,
+) -> anyhow::Result<Outcome> {
     let shared = plan.shared;
     let filter = shared.filter()?;
     let mut output = Output::stdout().context("cannot use stdout")?;
@@ -86,6 +172,7 @@ pub async fn run(plan: Plan<'_>) -> anyhow::Result<Outcome> {
         Settings { ring_bytes: shared.buffer, retransmits: plan.retransmits, filter: filter.clone() };
     let (mut source, reasons) = Live::open(&settings)?;
     let clock = Clock::now();
+    let sink = sink(&Start { clock, output: &output, reasons: !reasons.is_empty() })?;
     stop.after(shared.duration);
     let mut stream = Stream {
         tracker: Tracker::new(reasons, plan.raw, plan.whole),
@@ -95,10 +182,14 @@ pub async fn run(plan: Plan<'_>) -> anyhow::Result<Outcome> {
         lost: false,
         reconcile_at: Instant::now() + RECONCILE,
         reconcile_idle_at: Instant::now() + RECONCILE_IDLE,
+        looked: false,
         shown: Shown {
+            clock,
             // A path costs a look-up per event, so only who asks for it pays.
             cgroups: (shared.output != Format::Text || !shared.cgroup.is_empty()).then(Paths::default),
-            lines: Lines { view: view(shared, plan.text, clock, &output), events: 0, limit: shared.count },
+            sink,
+            events: 0,
+            limit: shared.count,
             lost: 0,
             whole: plan.whole,
             open: plan.open,
@@ -107,10 +198,10 @@ pub async fn run(plan: Plan<'_>) -> anyhow::Result<Outcome> {
         },
     };
     let finished = match watch(&mut stream, &mut source, &mut output, &mut stop).await {
-        Ok(()) => finish(&mut stream, &mut source, &mut output, clock).await,
+        Ok(()) => finish(&mut stream, &mut source, &mut output).await,
         Err(error) => Err(error),
     };
-    let summary = stream.shown.summary(clock);
+    let summary = stream.shown.summary();
     match finished {
         Ok(()) => Ok(Outcome { summary, cut_short: false }),
         // Whoever read has read enough.
@@ -120,28 +211,30 @@ pub async fn run(plan: Plan<'_>) -> anyhow::Result<Outcome> {
 }
 
 /// Shows what happens until it is time to stop.
-async fn watch(
-    stream: &mut Stream,
+async fn watch<S: Sink>(
+    stream: &mut Stream<S>,
     source: &mut Live,
     output: &mut Output,
     stop: &mut Stop,
 ) -> io::Result<()> {
     let mut more = false;
-    stream.shown.lines.view.take(output.buffer());
+    stream.shown.sink.take(output.buffer());
     while !stream.shown.full() {
         let wake_at = stream.wake_at();
         tokio::select! {
             biased;
             () = stop.asked() => break,
             answer = stream.surveyor.answer() => stream.answered(answer),
+            () = stream.shown.sink.input() => {}
             next = next(output, source, more, wake_at) => next?,
         }
         if let Some(columns) = output.columns() {
-            stream.shown.lines.view.resize(columns);
+            stream.shown.sink.resize(columns);
         }
         more = stream.pump(source);
+        stream.draw();
         stream.ask();
-        stream.shown.lines.view.take(output.buffer());
+        stream.shown.sink.take(output.buffer());
         // Other tasks of the runtime, the signals among them, get their turn.
         tokio::task::yield_now().await;
     }
@@ -149,7 +242,7 @@ async fn watch(
 }
 
 /// Takes the probes out of the kernel and shows what was still in the ring.
-async fn finish(stream: &mut Stream, source: &mut Live, output: &mut Output, clock: Clock) -> io::Result<()> {
+async fn finish<S: Sink>(stream: &mut Stream<S>, source: &mut Live, output: &mut Output) -> io::Result<()> {
     source.detach();
     while stream.pump(source) && !stream.shown.full() {}
     let _ = tokio::time::timeout(PATIENCE, stream.settle()).await;
@@ -160,9 +253,10 @@ async fn finish(stream: &mut Stream, source: &mut Live, output: &mut Output, clo
             "{left_out} events were left out: too many connections whose owner or user was not known yet"
         );
     }
-    let summary = stream.shown.summary(clock);
-    stream.shown.lines.view.summary(&summary);
-    stream.shown.lines.view.take(output.buffer());
+    stream.shown.draw(&stream.tracker, true);
+    let summary = stream.shown.summary();
+    stream.shown.sink.end(&summary);
+    stream.shown.sink.take(output.buffer());
     match tokio::time::timeout(GRACE, output.flush()).await {
         Ok(flushed) => flushed,
         Err(_elapsed) => Err(io::Error::new(
@@ -212,12 +306,14 @@ async fn next(
 pub(super) enum Answer {
     /// The sockets that exist.
     Survey(Survey),
+    /// The minisocks and requests that exist.
+    Look(Survey),
     /// What has become of minisocks.
     Checked(Checked),
 }
 
 /// From the source to the view.
-struct Stream {
+struct Stream<S> {
     tracker: Tracker,
     surveyor: Surveyor,
     /// Records that wait for a survey.
@@ -229,10 +325,12 @@ struct Stream {
     reconcile_at: Instant,
     /// The same where nothing asks for it.
     reconcile_idle_at: Instant,
-    shown: Shown,
+    /// The host was looked at for what is to be drawn.
+    looked: bool,
+    shown: Shown<S>,
 }
 
-impl Stream {
+impl<S: Sink> Stream<S> {
     /// Takes what the source has through to the view. Returns whether there may be more.
     fn pump(&mut self, source: &mut Live) -> bool {
         let Self { tracker, shown, backlog, surveyor, .. } = self;
@@ -254,7 +352,7 @@ impl Stream {
         if lost.total() > 0 {
             self.lost = true;
             shown.lost += lost.total();
-            shown.lines.view.lost(now_ns, &lost);
+            shown.sink.lost(now_ns, &lost);
         }
         more
     }
@@ -277,16 +375,33 @@ impl Stream {
         }
     }
 
+    /// Draws, when it is time: after a look at the host, if that is wanted and may be had.
+    fn draw(&mut self) {
+        let Self { tracker, shown, surveyor, looked, begun, .. } = self;
+        let due = |sink: &S| sink.due_ns().is_some_and(|due_ns| clock::monotonic_ns() >= due_ns);
+        if !*begun || surveyor.surveys() || !due(&shown.sink) {
+            return;
+        }
+        if !*looked && shown.sink.wants_look() && surveyor.look(false) {
+            *looked = true;
+            return;
+        }
+        *looked = false;
+        shown.draw(tracker, false);
+    }
+
     /// When there is something to do whatever the source brings.
     fn wake_at(&self) -> Option<Instant> {
         if self.surveyor.surveys() {
             return None;
         }
-        let held = self.tracker.deadline_ns().map(|at_ns| {
-            let left = at_ns.saturating_sub(clock::monotonic_ns()) + 1_000_000;
+        let at = |at_ns: u64| {
+            let left = at_ns.saturating_sub(clock::monotonic_ns());
             Instant::now() + Duration::from_nanos(left)
-        });
-        [held, self.surveyor.check_at()].into_iter().flatten().min()
+        };
+        let held = self.tracker.deadline_ns().map(|at_ns| at(at_ns + 1_000_000));
+        let due = self.shown.sink.due_ns().map(at);
+        [held, due, self.surveyor.check_at()].into_iter().flatten().min()
     }
 
     /// Takes an answer of the host.
@@ -294,8 +409,13 @@ impl Stream {
         let Self { tracker, shown, .. } = self;
         let now_ns = clock::monotonic_ns();
         match answer {
+            Answer::Look(survey) => {
+                shown.sink.surveyed(&survey, shown.gate.filter(), now_ns);
+                self.catch_up();
+            }
             Answer::Survey(survey) => {
                 let first = !self.begun;
+                shown.sink.surveyed(&survey, shown.gate.filter(), now_ns);
                 tracker.adopt(&survey, now_ns, &mut |event| shown.open(event, first));
                 if first {
                     self.begun = true;
@@ -318,6 +438,10 @@ impl Stream {
         self.take_answers().await;
         self.surveyor.check_now(&self.tracker);
         self.take_answers().await;
+        if self.shown.sink.wants_look() {
+            self.surveyor.look(true);
+            self.take_answers().await;
+        }
     }
 
     async fn take_answers(&mut self) {
@@ -346,48 +470,34 @@ impl Stream {
     }
 }
 
-/// What comes out of the tracker and is wanted, on its way to the view.
-struct Shown {
+/// What comes out of the tracker and is wanted, on its way to the sink.
+struct Shown<S> {
     gate: Gate,
+    clock: Clock,
     cgroups: Option<Paths>,
-    lines: Lines,
+    sink: S,
+    /// Events handed on, and how many may be.
+    events: u64,
+    limit: Option<NonZeroU64>,
     lost: u64,
     whole: bool,
     open: bool,
     shows: Box<dyn Fn(&Event) -> bool>,
 }
 
-/// The view, and how many events it may show.
-struct Lines {
-    view: Box<dyn View>,
-    events: u64,
-    limit: Option<NonZeroU64>,
-}
-
-impl Lines {
+impl<S: Sink> Shown<S> {
     fn full(&self) -> bool {
-        self.limit.is_some_and(|limit| self.events >= limit.get())
-    }
-
-    fn show(&mut self, event: &Event) {
-        if !self.full() {
-            self.events += 1;
-            self.view.event(event);
-        }
-    }
-}
-
-impl Shown {
-    fn full(&self) -> bool {
-        self.lines.full()
+        self.limit.is_some_and(|limit| self.events >= limit.get()) || self.sink.full()
     }
 
     fn pass(&mut self, event: Event) -> Fate {
         let event = self.with_path(event);
-        let Self { gate, lines, whole, shows, .. } = self;
+        let Self { gate, sink, events, limit, whole, shows, .. } = self;
         gate.pass(event, &mut |event| {
-            if (event.kind == Kind::Connection) == *whole && shows(&event) {
-                lines.show(&event);
+            let room = limit.is_none_or(|limit| *events < limit.get());
+            if (event.kind == Kind::Connection) == *whole && room && shows(&event) {
+                *events += 1;
+                sink.event(&event);
             }
         })
     }
@@ -398,10 +508,17 @@ impl Shown {
         let filter = self.gate.filter();
         let fate = if filter.judge_socket(&event) == Verdict::Refuse { Fate::Forget } else { Fate::Keep };
         let wanted = filter.judge(&event) == Verdict::Admit && filter.shows(&event);
-        if first && self.open && wanted && (self.shows)(&event) {
-            self.lines.show(&event);
+        if first && self.open && wanted && (self.shows)(&event) && !self.full() {
+            self.events += 1;
+            self.sink.event(&event);
         }
         fate
+    }
+
+    fn draw(&mut self, tracker: &Tracker, last: bool) {
+        let summary = self.summary();
+        let now_ns = summary.ts_ns;
+        self.sink.draw(&Scene { tracker, filter: self.gate.filter(), now_ns, summary, last });
     }
 
     fn with_path(&mut self, event: Event) -> Event {
@@ -409,14 +526,48 @@ impl Shown {
         Event { cgroup_path: event.cgroup.and_then(|id| cgroups.get(id)), ..event }
     }
 
-    fn summary(&self, clock: Clock) -> Summary {
+    fn summary(&self) -> Summary {
         let ts_ns = clock::monotonic_ns();
         Summary {
             ts_ns,
-            events: self.lines.events,
+            events: self.events,
             lost: self.lost,
-            elapsed_us: clock.since_start_ns(ts_ns) / 1000,
+            elapsed_us: self.clock.since_start_ns(ts_ns) / 1000,
         }
+    }
+}
+
+/// A line for every event, in the format that the user wants.
+pub struct Lines {
+    view: Box<dyn View>,
+}
+
+impl Lines {
+    /// `text`: the view for people.
+    pub fn new(shared: &Shared, start: &Start<'_>, text: fn(Clock, TextOptions) -> Box<dyn View>) -> Self {
+        Self { view: view(shared, text, start.clock, start.output) }
+    }
+}
+
+impl Sink for Lines {
+    fn event(&mut self, event: &Event) {
+        self.view.event(event);
+    }
+
+    fn lost(&mut self, ts_ns: u64, lost: &Loss) {
+        self.view.lost(ts_ns, lost);
+    }
+
+    fn end(&mut self, summary: &Summary) {
+        self.view.summary(summary);
+    }
+
+    fn resize(&mut self, columns: u16) {
+        self.view.resize(columns);
+    }
+
+    fn take(&mut self, out: &mut Vec<u8>) {
+        self.view.take(out);
     }
 }
 
@@ -439,17 +590,21 @@ fn view(
                     (_, true) => TimeStyle::SinceStartKept,
                     _ => TimeStyle::SinceStart,
                 },
-                color: match shared.color {
-                    Color::Always => true,
-                    Color::Never => false,
-                    Color::Auto => {
-                        anstream::AutoStream::choice(&io::stdout()) != anstream::ColorChoice::Never
-                    }
-                },
+                color: colored(shared),
                 header,
                 columns: output.columns(),
                 verbose: shared.verbose > 0,
             },
         ),
+    }
+}
+
+/// Whether stdout takes colours, and they are wanted.
+#[must_use]
+pub fn colored(shared: &Shared) -> bool {
+    match shared.color {
+        Color::Always => true,
+        Color::Never => false,
+        Color::Auto => anstream::AutoStream::choice(&io::stdout()) != anstream::ColorChoice::Never,
     }
 }

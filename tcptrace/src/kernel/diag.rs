@@ -32,10 +32,11 @@ const INET_DIAG_CGROUP_ID: u16 = 21;
 const WITH_INFO: u8 = 1 << (INET_DIAG_INFO - 1);
 /// `idiag_timer` of a minisock.
 const TIMER_TIME_WAIT: u8 = 3;
-/// Bits of `idiag_states`: all states that are shown, and those of minisocks. Not bit 13, which stands for sockets that
-/// are only bound (TCP_BOUND_INACTIVE, 6.8 on).
+/// Bits of `idiag_states`: all states that are shown; those of minisocks; those of minisocks and requests. Not bit 13,
+/// which stands for sockets that are only bound (TCP_BOUND_INACTIVE, 6.8 on).
 pub(super) const ALL_STATES: u32 = 0x1ffe;
 pub(super) const MINISOCK_STATES: u32 = 1 << 5 | 1 << 6;
+pub(super) const SMALL_STATES: u32 = MINISOCK_STATES | 1 << 3 | 1 << 12;
 /// As much as the kernel puts into one message of a dump (netlink_dump()), and more.
 const BUFFER_BYTES: usize = 1 << 17;
 
@@ -291,6 +292,7 @@ fn counters(info: &[u8]) -> Option<Counters> {
         unacked: word(24)?,
         last_data_sent_ms: word(44)?,
         last_data_recv_ms: word(52)?,
+        last_ack_recv_ms: word(56)?,
         srtt_us: word(68)?,
         total_retrans: word(100)?,
         bytes_acked: long(120)?,

@@ -67,6 +67,31 @@ pub struct Counters {
     pub last_data_sent_ms: u32,
     /// ms since payload was last received; since the connection was established if none ever was.
     pub last_data_recv_ms: u32,
+    /// ms since the last segment that acknowledged something or could have.
+    pub last_ack_recv_ms: u32,
+}
+
+impl Found {
+    /// For how many ms it has been in CLOSE_WAIT at least: the peer's FIN acknowledges, too (tcp_ack()), and after it
+    /// only what answers our data does.
+    #[must_use]
+    pub fn quiet_ms(&self) -> Option<u32> {
+        let counters = self.counters.as_ref().filter(|_| self.state == State::CLOSE_WAIT)?;
+        Some(counters.last_ack_recv_ms)
+    }
+}
+
+/// The kernel's counters of a network namespace (/proc/net/snmp).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Snmp {
+    /// Inode number of the network namespace.
+    pub netns: u32,
+    /// When they were read, `CLOCK_MONOTONIC` in ns.
+    pub at_ns: u64,
+    /// RSTs sent (TcpOutRsts).
+    pub out_rsts: u64,
+    /// Connections that went to CLOSE from ESTABLISHED or CLOSE_WAIT (TcpEstabResets; tcp_set_state()).
+    pub estab_resets: u64,
 }
 
 /// The sockets that existed, in every network namespace that could be read.
@@ -76,6 +101,8 @@ pub struct Survey {
     pub sockets: Vec<Found>,
     /// Inode numbers of the network namespaces that were read whole: what is not in `sockets` was not there.
     pub namespaces: Vec<u32>,
+    /// The kernel's counters, of the namespaces that have them.
+    pub counters: Vec<Snmp>,
 }
 
 /// What has become of a minisock that was asked for.

@@ -8,5 +8,7 @@ pub mod filter;
 pub mod found;
 pub mod gate;
 pub mod loss;
+pub mod socket;
 pub mod state;
+pub mod tally;
 pub mod tracker;

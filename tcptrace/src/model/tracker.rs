@@ -17,6 +17,7 @@ use super::{
     cause::Resets,
     close,
     event::{Comm, Event, History, Id, Kind, Owner, OwnerSource, Role},
+    socket::Socket,
     state::State,
 };
 
@@ -55,6 +56,8 @@ struct Conn {
     previous: Option<State>,
     /// When it entered `state`; `None` if that was not seen.
     since_ns: Option<u64>,
+    /// If that was not seen: it has been there since then at least.
+    at_latest_ns: Option<u64>,
     role: Option<Role>,
     owner: Option<Owner>,
     uid: Option<u32>,
@@ -117,6 +120,12 @@ impl Tracker {
     #[must_use]
     pub fn len(&self) -> usize {
         self.conns.len() + self.newborn.len() + self.strangers.len()
+    }
+
+    /// The sockets that exist, as far as they are full sockets: neither minisocks nor requests.
+    pub fn sockets(&self) -> impl Iterator<Item = Socket> + Clone {
+        let live = |conn: &&Conn| conn.state != State::CLOSE && conn.ending.is_none();
+        self.conns.values().chain(self.strangers.values()).filter(live).map(Conn::socket)
     }
 
     /// Whether nothing is remembered.
@@ -407,6 +416,7 @@ impl Conn {
             state,
             previous: None,
             since_ns: None,
+            at_latest_ns: None,
             role: None,
             owner: None,
             uid: None,
@@ -419,10 +429,25 @@ impl Conn {
         }
     }
 
+    fn socket(&self) -> Socket {
+        Socket {
+            id: Some(self.id),
+            tuple: self.tuple,
+            state: self.state,
+            since_ns: self.since_ns,
+            at_latest_ns: self.at_latest_ns,
+            role: self.role,
+            owner: self.owner,
+            uid: self.uid,
+            cgroup: self.cgroup,
+        }
+    }
+
     fn enter(&mut self, old: State, new: State, ts_ns: u64) {
         self.previous = Some(old);
         self.state = new;
         self.since_ns = Some(ts_ns);
+        self.at_latest_ns = None;
         self.resets = Resets::default();
         self.reason = None;
     }

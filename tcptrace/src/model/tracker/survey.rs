@@ -9,6 +9,7 @@ use crate::model::{
     close,
     event::{Event, Id, Kind, OwnerSource, Role},
     found::{Form, Found, Survey},
+    socket::Socket,
     state::State,
 };
 
@@ -87,13 +88,15 @@ impl Tracker {
             } else {
                 conn.state = found.state;
                 conn.since_ns = None;
+                conn.at_latest_ns = Socket::found(found, now_ns).at_latest_ns;
                 conn.missed = 0;
             }
             open(as_open(conn, found, now_ns));
             return;
         }
         let id = self.id_of(found);
-        let mut conn = Conn { id, ..Conn::found(found) };
+        let at_latest_ns = Socket::found(found, now_ns).at_latest_ns;
+        let mut conn = Conn { id, at_latest_ns, ..Conn::found(found) };
         conn.role = if self.listens(&found.tuple) {
             Some(Role::Server)
         } else {
