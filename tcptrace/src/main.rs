@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use tcptrace::{
     cli::{Cli, Command, Shared},
-    commands::{conns, trace, watch::Outcome},
+    commands::{conns, hist, rst, trace, watch::Outcome},
     view::Summary,
 };
 
@@ -20,6 +20,8 @@ fn main() -> ExitCode {
     let shared = match &command {
         Command::Trace(args) => &args.shared,
         Command::Conns(args) => &args.shared,
+        Command::Hist(args) => &args.shared,
+        Command::Rst(args) => &args.shared,
     };
     init_log(shared);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -28,6 +30,8 @@ fn main() -> ExitCode {
             match &command {
                 Command::Trace(args) => trace::run(args).await,
                 Command::Conns(args) => conns::run(args).await,
+                Command::Hist(args) => hist::run(args).await,
+                Command::Rst(args) => rst::run(args).await,
             }
         }),
         Err(error) => Err(anyhow::Error::new(error).context("cannot start")),

@@ -7,7 +7,10 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use super::values::{self, Blocks, Causes, Names, Numbers, Ports, StateTimes, States};
 use crate::{
     kernel::{KernelError, cgroup, netns},
-    model::filter::{Family, Filter},
+    model::{
+        filter::{Family, Filter},
+        tally::{By, Sort},
+    },
 };
 
 const EXAMPLES: &str = "\
@@ -20,6 +23,8 @@ Examples:
   sudo tcptrace -N web -c 100          100 events in the network namespace web
   sudo tcptrace -r -d 10s              10 seconds, with retransmits
   sudo tcptrace conns                  a line per connection when it ends, and why it did
+  sudo tcptrace hist 1                 sockets per port and state, every second
+  sudo tcptrace rst                    who sends RSTs, and why
 
 Exit status: 0 done; 1 could not run; 2 wrong usage; 3 events lost with --strict.";
 
@@ -31,6 +36,30 @@ Examples:
   sudo tcptrace conns --cause peer_rst,timeout
   sudo tcptrace conns --state-times close-wait=10s
                                        those that waited 10 s for this host to close
+
+Exit status: 0 done; 1 could not run; 2 wrong usage; 3 events lost with --strict.";
+
+const HIST_EXAMPLES: &str = "\
+Examples:
+  sudo tcptrace hist 1                 every second, a row for each port
+  sudo tcptrace hist 1 1               once, at once
+  sudo tcptrace hist 5 --sort close-wait --top 10
+                                       every 5 s, the ten ports with most in CLOSE_WAIT
+  sudo tcptrace hist 1 --by comm       a row for each command name
+  sudo tcptrace hist -d 60s --time-in-state -L 443
+                                       how long port 443 stays in each state
+  sudo tcptrace hist -d 10s --matrix   which state followed which
+
+A row `443` is this host's service, `to 5432` what a process here has open to others.
+With a narrow terminal, columns of states that no socket is in give way; -w keeps all.
+
+Exit status: 0 done; 1 could not run; 2 wrong usage; 3 events lost with --strict.";
+
+const RST_EXAMPLES: &str = "\
+Examples:
+  sudo tcptrace rst                    until Ctrl-C, then the ledger
+  sudo tcptrace rst 5                  every 5 s
+  sudo tcptrace rst -d 60s -o json     a minute, an object for each row
 
 Exit status: 0 done; 1 could not run; 2 wrong usage; 3 events lost with --strict.";
 
@@ -57,6 +86,72 @@ pub enum Command {
     /// Prints a line per connection when it ends: whose, how long, how much, and why it ended
     #[command(after_help = CONNS_EXAMPLES, max_term_width = 100)]
     Conns(Conns),
+    /// Prints how many sockets each port has in each state, and what happens there
+    #[command(after_help = HIST_EXAMPLES, max_term_width = 100)]
+    Hist(Hist),
+    /// Prints the ledger of RSTs: who sent them, why, from which state, how many
+    #[command(after_help = RST_EXAMPLES, max_term_width = 100)]
+    Rst(Rst),
+}
+
+/// When to print, of the commands that print tables.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct Periods {
+    /// Print every so many seconds (or 500ms, 2m), beginning at once; without it, once at the end
+    #[arg(value_name = "INTERVAL", value_parser = values::interval)]
+    pub interval: Option<Duration>,
+
+    /// Stop after so many tables
+    #[arg(value_name = "TABLES", requires = "interval", value_parser = values::tables)]
+    pub tables: Option<NonZeroU64>,
+}
+
+/// The flags of `hist`.
+#[derive(Clone, Debug, Args)]
+pub struct Hist {
+    /// When to print.
+    #[command(flatten)]
+    pub periods: Periods,
+
+    /// What makes a row: port, pid, comm, cgroup, netns, raddr or cause
+    #[arg(long, value_name = "WHAT", default_value = "port", value_parser = values::by, help_heading = "Tables")]
+    pub by: By,
+
+    /// Order of the rows: sockets, a state, opened, closed, rst, oldest (CLOSE_WAIT) or port
+    #[arg(long, value_name = "COLUMN", default_value = "sockets", value_parser = values::sort, help_heading = "Tables")]
+    pub sort: Sort,
+
+    /// Only the first N rows; the others are summed
+    #[arg(long, value_name = "N", default_value = "50", help_heading = "Tables")]
+    pub top: usize,
+
+    /// Instead: how long connections stayed in each state, as histograms
+    #[arg(long, help_heading = "Tables")]
+    pub time_in_state: bool,
+
+    /// Instead: how often each state followed each other
+    #[arg(long, conflicts_with = "time_in_state", help_heading = "Tables")]
+    pub matrix: bool,
+
+    /// What all watching commands share.
+    #[command(flatten)]
+    pub shared: Shared,
+}
+
+/// The flags of `rst`.
+#[derive(Clone, Debug, Args)]
+pub struct Rst {
+    /// When to print.
+    #[command(flatten)]
+    pub periods: Periods,
+
+    /// Only the first N rows
+    #[arg(long, value_name = "N", default_value = "50", help_heading = "Tables")]
+    pub top: usize,
+
+    /// What all watching commands share.
+    #[command(flatten)]
+    pub shared: Shared,
 }
 
 /// The flags of `conns`.

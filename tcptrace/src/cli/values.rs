@@ -4,6 +4,8 @@ use std::{fmt, net::IpAddr, num::NonZeroU64, ops::RangeInclusive, str::FromStr, 
 
 use ipnet::IpNet;
 
+use crate::model::tally::{By, Sort};
+
 /// A value that cannot be read: what is wrong, and where in the text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BadValue {
@@ -124,6 +126,43 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
     if duration.is_zero() { Err(why()) } else { Ok(duration) }
 }
 
+/// The time between two tables.
+pub(super) fn interval(text: &str) -> Result<Duration, String> {
+    let interval = duration(text)?;
+    if interval < Duration::from_millis(100) {
+        return Err(format!("{text} is too short: write 0.1 or more"));
+    }
+    Ok(interval)
+}
+
+/// A number of tables, one at least.
+pub(super) fn tables(text: &str) -> Result<NonZeroU64, String> {
+    text.parse().map_err(|_| format!("{text} is no number of tables: write 1 or more"))
+}
+
+/// What makes a row.
+pub(super) fn by(text: &str) -> Result<By, String> {
+    By::ALL.into_iter().find(|by| by.name() == text).ok_or_else(|| {
+        let names: Vec<&str> = By::ALL.iter().map(|by| by.name()).collect();
+        format!("nothing is counted by {text}: write one of {}", names.join(" "))
+    })
+}
+
+/// The order of rows.
+pub(super) fn sort(text: &str) -> Result<Sort, String> {
+    Ok(match text {
+        "sockets" => Sort::Sockets,
+        "opened" => Sort::Opened,
+        "closed" => Sort::Closed,
+        "rst" => Sort::Rst,
+        "oldest" => Sort::Oldest,
+        "port" => Sort::Port,
+        state => Sort::State(state.parse().map_err(|_| {
+            format!("rows cannot be sorted by {text}: write sockets, opened, closed, rst, oldest, port or a state such as close-wait")
+        })?),
+    })
+}
+
 /// A number of bytes: `4096`, `512K`, `8M`.
 pub(super) fn bytes(text: &str) -> Result<u32, String> {
     let why = || format!("{text} is no size: write 512K, 8M or a number of bytes, 4K to 1G");
@@ -190,6 +229,19 @@ mod tests {
             text,
             ["10.0.0.5/32", "10.0.0.0/8", "::1/128", "10.0.0.1/32", "2001:db8::/32", "10.0.0.0/8"]
         );
+    }
+
+    #[test]
+    fn what_tables_are_made_of_is_read() {
+        assert_eq!(interval("1").unwrap(), Duration::from_secs(1));
+        assert!(interval("0.01").unwrap_err().contains("too short"));
+        assert_eq!(tables("3").unwrap().get(), 3);
+        assert!(tables("0").unwrap_err().contains("number of tables"));
+        assert_eq!(by("raddr").unwrap(), By::Raddr);
+        assert!(by("host").unwrap_err().ends_with("port pid comm cgroup netns raddr cause"));
+        assert_eq!(sort("CLOSE-WAIT").unwrap(), Sort::State(crate::model::state::State::CLOSE_WAIT));
+        assert_eq!(sort("oldest").unwrap(), Sort::Oldest);
+        assert!(sort("size").unwrap_err().contains("cannot be sorted by size"));
     }
 
     #[test]

@@ -1,6 +1,9 @@
 //! One file per command; [`watch`] is what those that watch have in common.
 
 pub mod conns;
+pub mod hist;
+mod periods;
+pub mod rst;
 pub mod stop;
 mod survey;
 pub mod trace;

@@ -80,7 +80,7 @@ pub trait Sink {
         false
     }
 
-    /// It is time to draw, or the end has come.
+    /// It is time to draw: at the beginning, when it is due, and at the end.
     fn draw(&mut self, _scene: &Scene<'_>) {}
 
     /// Comes back when the user has said something. Cancel-safe.
@@ -112,11 +112,28 @@ pub struct Scene<'a> {
     pub now_ns: u64,
     /// How it went so far.
     pub summary: Summary,
-    /// Whether this is the end.
-    pub last: bool,
+    /// When in the run that is.
+    pub moment: Moment,
+}
+
+/// When something is drawn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moment {
+    /// The sockets that were there are known now.
+    Begin,
+    /// It was due.
+    Due,
+    /// The end.
+    End,
 }
 
 impl<'a> Scene<'a> {
+    /// Whether no filter but one of network namespaces keeps anything from being counted.
+    #[must_use]
+    pub fn counts_all(&self) -> bool {
+        *self.filter == Filter { netns: self.filter.netns.clone(), ..Filter::default() }
+    }
+
     /// The full sockets that the user wants to see.
     pub fn sockets(&self) -> impl Iterator<Item = Socket> + Clone + use<'a> {
         let Self { filter, now_ns, .. } = *self;
@@ -153,6 +170,8 @@ pub struct Plan<'a> {
 pub struct Start<'a> {
     /// Tells the time of day.
     pub clock: Clock,
+    /// Now, `CLOCK_MONOTONIC` in ns.
+    pub now_ns: u64,
     /// Where it will be shown.
     pub output: &'a Output,
     /// Whether this kernel reports RSTs that belong to no socket, and gives reasons (6.10 on).
@@ -172,7 +191,8 @@ pub async fn run<S: Sink>(
         Settings { ring_bytes: shared.buffer, retransmits: plan.retransmits, filter: filter.clone() };
     let (mut source, reasons) = Live::open(&settings)?;
     let clock = Clock::now();
-    let sink = sink(&Start { clock, output: &output, reasons: !reasons.is_empty() })?;
+    let sink =
+        sink(&Start { clock, now_ns: clock::monotonic_ns(), output: &output, reasons: !reasons.is_empty() })?;
     stop.after(shared.duration);
     let mut stream = Stream {
         tracker: Tracker::new(reasons, plan.raw, plan.whole),
@@ -253,7 +273,7 @@ async fn finish<S: Sink>(stream: &mut Stream<S>, source: &mut Live, output: &mut
             "{left_out} events were left out: too many connections whose owner or user was not known yet"
         );
     }
-    stream.shown.draw(&stream.tracker, true);
+    stream.shown.draw(&stream.tracker, Moment::End);
     let summary = stream.shown.summary();
     stream.shown.sink.end(&summary);
     stream.shown.sink.take(output.buffer());
@@ -387,7 +407,7 @@ impl<S: Sink> Stream<S> {
             return;
         }
         *looked = false;
-        shown.draw(tracker, false);
+        shown.draw(tracker, Moment::Due);
     }
 
     /// When there is something to do whatever the source brings.
@@ -424,6 +444,9 @@ impl<S: Sink> Stream<S> {
                     tracker.reconcile(&survey, now_ns, &mut |event| shown.pass(event));
                 }
                 self.catch_up();
+                if first {
+                    self.shown.draw(&self.tracker, Moment::Begin);
+                }
             }
             Answer::Checked(checked) => {
                 for (doubt, found) in &checked.answers {
@@ -515,10 +538,10 @@ impl<S: Sink> Shown<S> {
         fate
     }
 
-    fn draw(&mut self, tracker: &Tracker, last: bool) {
+    fn draw(&mut self, tracker: &Tracker, moment: Moment) {
         let summary = self.summary();
         let now_ns = summary.ts_ns;
-        self.sink.draw(&Scene { tracker, filter: self.gate.filter(), now_ns, summary, last });
+        self.sink.draw(&Scene { tracker, filter: self.gate.filter(), now_ns, summary, moment });
     }
 
     fn with_path(&mut self, event: Event) -> Event {

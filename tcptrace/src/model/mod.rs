@@ -4,6 +4,7 @@
 pub mod cause;
 pub mod close;
 pub mod event;
+pub mod explain;
 pub mod filter;
 pub mod found;
 pub mod gate;

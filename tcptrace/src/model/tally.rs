@@ -37,8 +37,8 @@ pub struct Tally {
     small: Small,
     /// What happened since the last table, by row.
     happened: FxHashMap<Key, Happened>,
-    /// When the last table was made; the start before the first.
-    since_ns: u64,
+    /// When the last table was made; `None` before the first.
+    since_ns: Option<u64>,
     /// Transitions, by the numbers of the states left and entered.
     matrix: Matrix,
     /// Time spent in states; only kept where it is asked for.
@@ -111,6 +111,12 @@ impl Row {
         self.sockets.iter().sum()
     }
 
+    /// Whether there is nothing and nothing has happened.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.total() + self.opened + self.closed + self.rst == 0 && self.close_wait_growth == 0
+    }
+
     /// Adds another row's counts.
     fn add(&mut self, other: &Self) {
         self.sockets.iter_mut().zip(other.sockets).for_each(|(sum, count)| *sum += count);
@@ -150,7 +156,7 @@ pub struct Table {
     pub by: By,
     /// When it was made, `CLOCK_MONOTONIC` in ns.
     pub at_ns: u64,
-    /// The time that its rates are of, in ns.
+    /// The time that its rates are of, in ns; 0 for the first.
     pub interval_ns: u64,
     /// The rows, sorted.
     pub rows: Vec<Row>,
@@ -161,16 +167,16 @@ pub struct Table {
 }
 
 impl Tally {
-    /// Nothing has happened since `now_ns`. `ephemeral`: the ports that the kernel hands out. With `times` it keeps how
+    /// Nothing has happened yet. `ephemeral`: the ports that the kernel hands out. With `times` it keeps how
     /// long connections stay in their states.
     #[must_use]
-    pub fn new(by: By, ephemeral: RangeInclusive<u16>, times: bool, now_ns: u64) -> Self {
+    pub fn new(by: By, ephemeral: RangeInclusive<u16>, times: bool) -> Self {
         Self {
             by,
             ports: Ports::new(ephemeral),
             small: Small::default(),
             happened: FxHashMap::default(),
-            since_ns: now_ns,
+            since_ns: None,
             matrix: Matrix::default(),
             times: times.then(Times::default),
             ledger: Ledger::default(),
@@ -233,7 +239,9 @@ impl Tally {
             Kind::Retransmit | Kind::Connection => return,
         }
         let key = Key::of(self.by, &Facts::from(event), &self.ports);
-        if let (Some(times), Some(old), Some(ns)) = (&mut self.times, event.old, event.in_state_ns) {
+        // An orphan's minisock stays in FIN_WAIT2.
+        let left = event.old.filter(|old| event.new != Some(*old));
+        if let (Some(times), Some(old), Some(ns)) = (&mut self.times, left, event.in_state_ns) {
             times.add(key, old, ns);
         }
         if opened + closed + rst == 0 {
@@ -255,7 +263,8 @@ impl Tally {
         survey.counters.iter().for_each(|counters| self.ledger.read(*counters));
     }
 
-    /// Counts what is there and what happened since the last table. `sockets`: those that the tracker knows.
+    /// Counts what is there and what happened since the last table; the first is of no time, and nothing has happened or
+    /// grown in it. `sockets`: those that the tracker knows.
     pub fn table(
         &mut self,
         sockets: impl Iterator<Item = Socket> + Clone,
@@ -272,10 +281,19 @@ impl Tally {
             let key = Key::of(self.by, &Facts::from(&socket), &self.ports);
             rows.entry(key).or_insert_with(|| Counting::new(key)).socket(&socket, now_ns);
         }
+        if self.since_ns.is_none() {
+            self.happened.clear();
+        }
         for (key, happened) in &self.happened {
             rows.entry(*key).or_insert_with(|| Counting::new(*key)).happened(happened);
         }
-        let rows: Vec<Row> = rows.into_values().map(Counting::row).collect();
+        let mut rows: Vec<Row> =
+            rows.into_values().map(Counting::row).filter(|row| !row.is_empty()).collect();
+        if self.since_ns.is_none() {
+            for row in &mut rows {
+                row.close_wait_growth = 0;
+            }
+        }
 
         // What the next table's growth is counted from.
         self.happened.clear();
@@ -285,8 +303,8 @@ impl Tally {
                 self.happened.insert(row.key, Happened { close_wait, ..Happened::default() });
             }
         }
-        let interval_ns = now_ns.saturating_sub(self.since_ns);
-        self.since_ns = now_ns;
+        let interval_ns = self.since_ns.map_or(0, |since_ns| now_ns.saturating_sub(since_ns));
+        self.since_ns = Some(now_ns);
         table(self.by, rows, sort, top, now_ns, interval_ns)
     }
 }
@@ -294,7 +312,9 @@ impl Tally {
 /// Sorts, and sums what has no row.
 fn table(by: By, mut rows: Vec<Row>, sort: Sort, top: usize, at_ns: u64, interval_ns: u64) -> Table {
     let mut total = Row::new(Key::Other);
-    rows.iter().for_each(|row| total.add(row));
+    for row in &rows {
+        total.add(row);
+    }
     let nameless = |row: &Row| match row.key {
         Key::Other => true,
         // A connection that has not ended has no cause, and nothing has happened to it.

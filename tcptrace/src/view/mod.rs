@@ -7,6 +7,7 @@ pub mod errno;
 pub mod fields;
 mod json;
 pub mod output;
+pub mod report;
 pub mod text;
 
 pub use connections::Connections;

@@ -33,6 +33,10 @@ pub enum By {
 }
 
 impl By {
+    /// All of them.
+    pub const ALL: [Self; 7] =
+        [Self::Port, Self::Pid, Self::Comm, Self::Cgroup, Self::Netns, Self::Raddr, Self::Cause];
+
     /// The name, as `--by` takes it and as JSON calls a row's kind.
     #[must_use]
     pub fn name(self) -> &'static str {

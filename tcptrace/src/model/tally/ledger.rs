@@ -63,7 +63,7 @@ pub struct Reconciled {
 }
 
 /// What the RSTs of a row have in common.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct ResetKey {
     /// Inode number of the network namespace.
     pub netns: u32,
@@ -93,7 +93,7 @@ struct Counts {
 }
 
 /// A row of the ledger.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Reset {
     /// What its RSTs have in common.
     pub key: ResetKey,

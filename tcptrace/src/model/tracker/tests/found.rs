@@ -25,7 +25,7 @@ fn found(sock: &Sock, state: State, pid: Option<u32>) -> Found {
 }
 
 fn survey(sockets: Vec<Found>) -> Survey {
-    Survey { sockets, namespaces: vec![client().tuple.netns] }
+    Survey { sockets, namespaces: vec![client().tuple.netns], counters: vec![] }
 }
 
 impl Watch {
@@ -104,7 +104,7 @@ fn what_is_gone_in_two_surveys_is_given_up() {
     assert!(watch.tracker.is_empty());
     // Another namespace says nothing of this one.
     watch.story(&client(), &CONNECT);
-    let elsewhere = Survey { sockets: vec![], namespaces: vec![1] };
+    let elsewhere = Survey { sockets: vec![], namespaces: vec![1], counters: vec![] };
     for us in [10_000, 20_000, 30_000] {
         assert_eq!(watch.reconcile(us, &elsewhere), [""; 0]);
     }

@@ -1,0 +1,84 @@
+//! When the commands that print tables do so, and in which format.
+
+use crate::{
+    cli::{Format, Periods, Shared},
+    kernel::cgroup::Paths,
+    view::report::{
+        Cgroups, Csv, Json, Report,
+        text::{Options, Text},
+    },
+};
+
+use super::watch::{Moment, Start, colored};
+
+/// When to print next.
+#[derive(Debug)]
+pub(super) struct Schedule {
+    /// Time between two tables in ns; `None`: there is one, at the end.
+    interval_ns: Option<u64>,
+    tables: Option<u64>,
+    printed: u64,
+    /// `CLOCK_MONOTONIC` in ns.
+    next_ns: u64,
+}
+
+impl Schedule {
+    pub(super) fn new(periods: &Periods) -> Self {
+        let interval =
+            periods.interval.map(|interval| u64::try_from(interval.as_nanos()).unwrap_or(u64::MAX));
+        Self { interval_ns: interval, tables: periods.tables.map(Into::into), printed: 0, next_ns: 0 }
+    }
+
+    /// When the next table is due, `CLOCK_MONOTONIC` in ns.
+    pub(super) fn due_ns(&self) -> Option<u64> {
+        self.interval_ns.filter(|_| self.printed > 0).map(|_| self.next_ns)
+    }
+
+    /// Whether a table is printed now.
+    pub(super) fn prints(&mut self, now_ns: u64, moment: Moment) -> bool {
+        let prints = match self.interval_ns {
+            None => moment == Moment::End,
+            Some(_) => moment != Moment::End && !self.is_over(),
+        };
+        if let (true, Some(interval_ns)) = (prints, self.interval_ns) {
+            // The beat is kept, unless the host was too busy for it.
+            let beat_ns = if moment == Moment::Begin { now_ns } else { self.next_ns };
+            self.next_ns = beat_ns.saturating_add(interval_ns);
+            if self.next_ns <= now_ns {
+                self.next_ns = now_ns.saturating_add(interval_ns);
+            }
+        }
+        self.printed += u64::from(prints);
+        prints
+    }
+
+    /// Whether all tables are printed.
+    pub(super) fn is_over(&self) -> bool {
+        self.tables.is_some_and(|tables| self.printed >= tables)
+    }
+}
+
+/// The report in the format that the user wants.
+pub(super) fn report(shared: &Shared, periods: &Periods, start: &Start<'_>) -> Box<dyn Report> {
+    let mut paths = Paths::default();
+    let cgroups: Cgroups = Box::new(move |id| paths.get(id));
+    match shared.output {
+        Format::Json => Box::new(Json::new(start.clock, cgroups)),
+        Format::Csv => Box::new(Csv::new(start.clock, !shared.no_header, cgroups)),
+        Format::Text => {
+            let options = Options {
+                columns: start.output.columns(),
+                wide: shared.wide,
+                color: colored(shared),
+                header: !shared.no_header,
+                repeated: periods.interval.is_some() && periods.tables.is_none_or(|tables| tables.get() > 1),
+            };
+            if periods.interval.is_none() && !shared.quiet && start.output.columns().is_some() {
+                log::warn!(
+                    "counting; Ctrl-C prints the result, an interval (such as 1) prints it again and again"
+                );
+            }
+            Box::new(Text::new(start.clock, options, cgroups))
+        }
+    }
+}
