@@ -49,6 +49,10 @@ pub(super) fn of(page: &Page<'_>, cgroups: &mut Cgroups) -> (u64, Vec<Fields>) {
                     fields.push(("cgroup_path", cgroups(id).map(|path| text(path.to_string()))));
                 }
             }
+            let mut total = port(table, &table.total);
+            total.retain(|(name, _)| !matches!(*name, "kind" | "other"));
+            total.insert(0, ("kind", Some(word("total"))));
+            rows.push(total);
             (table.at_ns, rows)
         }
         Page::Times(times, table) => (table.at_ns, times_of(times, table)),

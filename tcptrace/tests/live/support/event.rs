@@ -9,7 +9,7 @@ use super::host::KERNEL;
 pub(crate) struct Event(Map<String, Value>);
 
 /// Fields that are numbers where they are there at all.
-const NUMBERS: [&str; 18] = [
+const NUMBERS: &[&str] = &[
     "netns",
     "lport",
     "rport",
@@ -28,13 +28,30 @@ const NUMBERS: [&str; 18] = [
     "duration_us",
     "count",
     "oldest_close_wait_us",
+    "port",
+    "owners",
+    "opened",
+    "closed",
+    "rst",
+    "close_wait_growth",
+    "interval_us",
+    "interval_count",
+    "mean_us",
+    "p50_us",
+    "p90_us",
+    "p99_us",
+    "max_us",
+    "out_rsts",
+    "rsts_seen",
+    "estab_resets",
+    "resets_seen",
 ];
 
 /// Fields that are objects.
 const OBJECTS: [&str; 2] = ["state_us", "sockets"];
 
 impl Event {
-    /// Reads a line. Everything that is neither a number nor an object by the lists above is text.
+    /// Reads a line. What the lists above do not name is text.
     pub(crate) fn parse(line: &str) -> Self {
         let value: Value = serde_json::from_str(line)
             .unwrap_or_else(|error| panic!("this line is no JSON: {error}\n{line}"));
@@ -42,6 +59,8 @@ impl Event {
         for (name, value) in &fields {
             let right = match name.as_str() {
                 name if NUMBERS.contains(&name) => value.is_number(),
+                "buckets" => value.is_array(),
+                "other" => value.is_boolean(),
                 name if OBJECTS.contains(&name) => value.is_object(),
                 _ => value.is_string(),
             };

@@ -10,6 +10,7 @@ pub(crate) mod packet;
 pub(crate) mod process;
 pub(crate) mod segment;
 pub(crate) mod story;
+pub(crate) mod tables;
 pub(crate) mod tcp;
 pub(crate) mod trace;
 pub(crate) mod wire;
