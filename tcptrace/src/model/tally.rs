@@ -417,3 +417,6 @@ impl Counting {
         row
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -19,6 +19,7 @@ use crate::{
 };
 
 mod data;
+mod report;
 
 /// `CLOCK_MONOTONIC` at the start.
 const START_NS: u64 = 5_000_000_000;

@@ -63,7 +63,7 @@ impl Text {
     }
 
     fn bold(&mut self, line: &str) {
-        if self.options.color {
+        if self.options.color && !line.is_empty() {
             let bold = anstyle::Style::new().bold();
             let _ = writeln!(self.out, "{bold}{line}{bold:#}");
         } else {
@@ -106,7 +106,7 @@ impl Text {
         let begun = table.interval_ns > 0;
         let mut columns = vec![Column { names: key_names(table.by), right: false, gives_way: 0 }];
         if several {
-            columns.push(Column { names: ("NETNS", "NETNS"), right: true, gives_way: 9 });
+            columns.push(Column { names: ("NETNS", "NETNS"), right: true, gives_way: 10 });
         }
         for state in COLUMNS {
             let empty = table.total.in_state(state) == 0;
@@ -117,11 +117,11 @@ impl Text {
             });
         }
         for (names, gives_way) in [
-            (("OPENED/s", "OPEN/s"), 6),
+            (("OPENED/s", "OPEN/s"), 7),
             (("CLOSED/s", "CLOS/s"), 4),
-            (("RST/s", "RST/s"), 7),
-            (("CLOSE_WAIT+/s", "CLOW+/s"), 5),
-            (("OLDEST_CLOSE_WAIT", "CLOW_AGE"), 8),
+            (("RST/s", "RST/s"), 8),
+            (("CLOSE_WAIT+/s", "CW+/s"), 6),
+            (("OLDEST_CLOSE_WAIT", "CW_AGE"), 9),
         ] {
             columns.push(Column { names, right: true, gives_way });
         }
@@ -207,7 +207,7 @@ impl Text {
                 micros(whole(distribution.percentile_us(99.0))),
                 micros(whole(distribution.max_us())),
             );
-            self.bold(&cut(heading, self.room()));
+            self.paragraph(&heading);
             self.bars(distribution);
         }
     }
@@ -257,6 +257,28 @@ impl Text {
         cells.extend(sums.iter().map(ToString::to_string));
         cells.push(sums.iter().sum::<u64>().to_string());
         rows.push(cells);
+        let lines = lay_out(&columns, &rows, None, true);
+        let widest = lines.iter().map(|line| line.chars().count()).max().unwrap_or(0);
+        if self.room().is_none_or(|room| widest <= room) {
+            self.table(&columns, &rows);
+        } else {
+            self.transitions(matrix);
+        }
+    }
+
+    /// The matrix where there is no room for it: a line for each transition, most frequent first.
+    fn transitions(&mut self, matrix: &Matrix) {
+        let pairs = order().flat_map(|old| order().map(move |new| (old, new)));
+        let mut counts: Vec<_> = pairs.map(|(old, new)| (counted(matrix, old, new), old, new)).collect();
+        counts.retain(|(count, ..)| *count > 0);
+        counts.sort_by_key(|(count, ..)| std::cmp::Reverse(*count));
+        let columns = ["FROM", "TO", "COUNT"];
+        let columns =
+            columns.map(|name| Column { names: (name, name), right: name == "COUNT", gives_way: 0 });
+        let rows: Vec<_> = counts
+            .iter()
+            .map(|(count, old, new)| vec![old.to_string(), new.to_string(), count.to_string()])
+            .collect();
         self.table(&columns, &rows);
     }
 
@@ -312,7 +334,7 @@ impl Text {
             self.table(&columns, &rows);
         }
         if resets.left_out > 0 {
-            self.line(&format!("{} more RSTs, in rows that are not shown (--top)", resets.left_out));
+            self.paragraph(&format!("{} more RSTs, in rows that are not shown (--top)", resets.left_out));
         }
         self.meanings(resets);
         self.reconciliation(resets);
@@ -426,19 +448,22 @@ fn order() -> impl Iterator<Item = State> {
     [State::CLOSE, State::LISTEN].into_iter().chain(State::LIFE).chain([State::NEW_SYN_RECV])
 }
 
-/// A state's name in eight characters at most.
+/// A state's name in six characters at most.
 #[must_use]
 pub fn short(state: State) -> &'static str {
     match state {
-        State::SYN_SENT => "SYNSENT",
-        State::SYN_RECV => "SYNRECV",
+        State::LISTEN => "LSTN",
+        State::SYN_SENT => "SYNS",
+        State::SYN_RECV => "SYNR",
         State::ESTABLISHED => "ESTAB",
         State::FIN_WAIT1 => "FINW1",
         State::FIN_WAIT2 => "FINW2",
         State::TIME_WAIT => "TIMEW",
         State::CLOSE_WAIT => "CLOSEW",
-        State::LAST_ACK => "LASTACK",
-        _ => state.name(),
+        State::LAST_ACK => "LACK",
+        State::CLOSING => "CLSNG",
+        State::CLOSE => "CLOSE",
+        _ => "NEWSYN",
     }
 }
 
@@ -448,7 +473,7 @@ fn rank(state: State) -> u8 {
     match state {
         State::CLOSING => 2,
         State::LAST_ACK | State::FIN_WAIT1 => 3,
-        State::LISTEN => 10,
+        State::LISTEN => 5,
         State::SYN_SENT | State::SYN_RECV | State::FIN_WAIT2 => 11,
         _ => 0,
     }
