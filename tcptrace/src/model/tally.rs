@@ -276,11 +276,7 @@ impl Tally {
         let listeners: Vec<_> = sockets.clone().filter(listener).map(|socket| socket.tuple).collect();
         self.ports.replace(listeners.iter());
 
-        let mut rows: FxHashMap<Key, Counting> = FxHashMap::default();
-        for socket in sockets.chain(self.small.sockets(now_ns)) {
-            let key = Key::of(self.by, &Facts::from(&socket), &self.ports);
-            rows.entry(key).or_insert_with(|| Counting::new(key)).socket(&socket, now_ns);
-        }
+        let mut rows = self.count(self.by, sockets, now_ns);
         if self.since_ns.is_none() {
             self.happened.clear();
         }
@@ -306,6 +302,39 @@ impl Tally {
         let interval_ns = self.since_ns.map_or(0, |since_ns| now_ns.saturating_sub(since_ns));
         self.since_ns = Some(now_ns);
         table(self.by, rows, sort, top, now_ns, interval_ns)
+    }
+
+    /// Counts only what is there, with other rows.
+    pub fn standing(
+        &self,
+        by: By,
+        sockets: impl Iterator<Item = Socket>,
+        sort: Sort,
+        top: usize,
+        now_ns: u64,
+    ) -> Table {
+        let rows = self.count(by, sockets, now_ns).into_values().map(Counting::row).collect();
+        table(by, rows, sort, top, now_ns, 0)
+    }
+
+    /// Those of the sockets, and of minisocks and requests, that are counted in a row.
+    pub fn of_row<'a>(
+        &'a self,
+        key: &'a Key,
+        sockets: impl Iterator<Item = Socket> + 'a,
+        now_ns: u64,
+    ) -> impl Iterator<Item = Socket> + 'a {
+        let in_row = |socket: &Socket| Key::of(self.by, &Facts::from(socket), &self.ports) == *key;
+        sockets.chain(self.small.sockets(now_ns)).filter(in_row)
+    }
+
+    fn count(&self, by: By, sockets: impl Iterator<Item = Socket>, now_ns: u64) -> FxHashMap<Key, Counting> {
+        let mut rows: FxHashMap<Key, Counting> = FxHashMap::default();
+        for socket in sockets.chain(self.small.sockets(now_ns)) {
+            let key = Key::of(by, &Facts::from(&socket), &self.ports);
+            rows.entry(key).or_insert_with(|| Counting::new(key)).socket(&socket, now_ns);
+        }
+        rows
     }
 }
 

@@ -3,7 +3,7 @@
 //! What a row says is listed once, as fields ([`rows`]), for JSON and CSV; the text is laid out for people ([`text`]).
 
 mod rows;
-mod table;
+pub(super) mod table;
 pub mod text;
 
 use std::{fmt::Write as _, io::Write as _, net::IpAddr, sync::Arc};

@@ -1,18 +1,18 @@
 //! A table that fits the terminal: long names of columns if there is room, then short ones; then columns give way.
 
 /// A column.
-pub(super) struct Column {
+pub(in crate::view) struct Column {
     /// Its name, and a shorter one.
-    pub(super) names: (&'static str, &'static str),
+    pub(in crate::view) names: (&'static str, &'static str),
     /// Whether its cells stand at the right.
-    pub(super) right: bool,
+    pub(in crate::view) right: bool,
     /// The columns give way in this order, smallest first; 0 never does.
-    pub(super) gives_way: u8,
+    pub(in crate::view) gives_way: u8,
 }
 
 /// Lays out cells under the names of their columns, in `room` characters, if that is limited. Lines have no blanks at
 /// their ends.
-pub(super) fn lay_out(
+pub(in crate::view) fn lay_out(
     columns: &[Column],
     rows: &[Vec<String>],
     room: Option<usize>,

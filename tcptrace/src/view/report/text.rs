@@ -102,56 +102,9 @@ impl Text {
 
     fn ports(&mut self, table: &Table) {
         self.heading(table.at_ns, table.interval_ns);
-        let several = several_namespaces(table.rows.iter().map(|row| &row.key));
-        let begun = table.interval_ns > 0;
-        let mut columns = vec![Column { names: key_names(table.by), right: false, gives_way: 0 }];
-        if several {
-            columns.push(Column { names: ("NETNS", "NETNS"), right: true, gives_way: 10 });
-        }
-        for state in COLUMNS {
-            let empty = table.total.in_state(state) == 0;
-            columns.push(Column {
-                names: (state.name(), short(state)),
-                right: true,
-                gives_way: if empty { 1 } else { rank(state) },
-            });
-        }
-        for (names, gives_way) in [
-            (("OPENED/s", "OPEN/s"), 7),
-            (("CLOSED/s", "CLOS/s"), 4),
-            (("RST/s", "RST/s"), 8),
-            (("CLOSE_WAIT+/s", "CW+/s"), 6),
-            (("OLDEST_CLOSE_WAIT", "CW_AGE"), 9),
-        ] {
-            columns.push(Column { names, right: true, gives_way });
-        }
-        columns.push(Column { names: ("OWNER", "OWNER"), right: false, gives_way: 0 });
-
-        let total = Some(&table.total).filter(|_| table.rows.len() + table.other.iter().len() > 1);
-        let mut rows = Vec::new();
-        for row in table.rows.iter().chain(&table.other).chain(total) {
-            let is_total = std::ptr::eq(row, &raw const table.total);
-            let name = if is_total { "total".to_owned() } else { self.key(&row.key) };
-            let mut cells = vec![name];
-            if several {
-                cells.push(row.key.netns().map_or_else(|| "-".to_owned(), |netns| netns.to_string()));
-            }
-            cells.extend(COLUMNS.iter().map(|state| row.in_state(*state).to_string()));
-            let rate = |count: u64| if begun { rate(count, table.interval_ns) } else { "-".to_owned() };
-            let growth = match row.close_wait_growth {
-                growth if growth < 0 => format!("-{}", rate(growth.unsigned_abs())),
-                growth => rate(growth.unsigned_abs()),
-            };
-            cells.extend([
-                rate(row.opened),
-                rate(row.closed),
-                rate(row.rst),
-                if begun { growth } else { "-".to_owned() },
-                row.oldest_close_wait_ns.map_or_else(|| "-".to_owned(), duration),
-                if is_total { String::new() } else { owner(row.owner, row.owners) },
-            ]);
-            rows.push(cells);
-        }
+        let total = table.rows.len() + table.other.iter().len() > 1;
+        let Self { cgroups, .. } = self;
+        let (columns, rows) = ports(table, total, &mut |key| label(key, cgroups));
         if rows.is_empty() {
             self.line("no socket, and nothing happened");
         } else {
@@ -160,23 +113,7 @@ impl Text {
     }
 
     fn key(&mut self, key: &Key) -> String {
-        let port = |port: Option<u16>| port.map_or_else(|| "-".to_owned(), |port| port.to_string());
-        let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
-        match *key {
-            Key::Server { port: at, .. } => port(at),
-            Key::Client { port: to, .. } => format!("to {}", port(to)),
-            Key::Pid(pid) => or_dash(pid.map(|pid| pid.to_string())),
-            Key::Comm(comm) => or_dash(comm.map(|comm| comm.to_string())),
-            Key::Cgroup(id) => match (self.cgroups)(id) {
-                Some(path) => printable(&path).into_owned(),
-                None if id == 0 => "-".to_owned(),
-                None => id.to_string(),
-            },
-            Key::Netns(netns) => netns.to_string(),
-            Key::Raddr(addr) => ip(addr).to_string(),
-            Key::Cause(cause) => or_dash(cause.map(|cause| cause.name().to_owned())),
-            Key::Other => "other".to_owned(),
-        }
+        label(key, &mut self.cgroups)
     }
 
     fn times(&mut self, times: &Times, table: &Table) {
@@ -284,50 +221,7 @@ impl Text {
 
     fn resets(&mut self, resets: &Resets) {
         self.heading(resets.at_ns, resets.interval_ns);
-        let several = several_namespaces_of(resets.rows.iter().map(|row| row.key.netns));
-        let begun = resets.interval_ns > 0;
-        let fixed = |names, right| Column { names, right, gives_way: 0 };
-        let mut columns = vec![
-            fixed(("COUNT", "COUNT"), true),
-            Column { names: ("RATE/s", "RATE/s"), right: true, gives_way: 2 },
-            Column { names: ("LAST", "LAST"), right: false, gives_way: 1 },
-            fixed(("DIR", "DIR"), false),
-            fixed(("REASON", "REASON"), false),
-            fixed(("STATE", "STATE"), false),
-            fixed(("PORT", "PORT"), false),
-            fixed(("PEER", "PEER"), false),
-        ];
-        if several {
-            columns.push(Column { names: ("NETNS", "NETNS"), right: true, gives_way: 3 });
-        }
-        columns.push(Column { names: ("OWNER", "OWNER"), right: false, gives_way: 4 });
-        let dash = || "-".to_owned();
-        let mut rows = Vec::new();
-        for row in &resets.rows {
-            let Reset { key, owner, count, recent, last_ns } = row;
-            let mut last = String::new();
-            let _ = cell::time_of_day(&mut last, self.clock.wall_ns(*last_ns));
-            let port = match (key.lport, key.rport) {
-                (Some(lport), _) => lport.to_string(),
-                (None, Some(rport)) => format!("to {rport}"),
-                (None, None) => dash(),
-            };
-            let mut cells = vec![
-                count.to_string(),
-                if begun { rate(*recent, resets.interval_ns) } else { dash() },
-                last,
-                if key.sent { "sent" } else { "received" }.to_owned(),
-                key.reason.as_ref().map_or_else(dash, ToString::to_string),
-                key.prev_state.map_or_else(dash, |state| state.to_string()),
-                port,
-                key.raddr.map_or_else(|| "several".to_owned(), |addr| ip(addr).to_string()),
-            ];
-            if several {
-                cells.push(key.netns.to_string());
-            }
-            cells.push(super::text::owner(*owner, 1));
-            rows.push(cells);
-        }
+        let (columns, rows) = ledger(resets, self.clock);
         if rows.is_empty() {
             self.line("no RST");
         } else {
@@ -435,6 +329,135 @@ impl Report for Text {
     fn take(&mut self, out: &mut Vec<u8>) {
         out.append(&mut std::mem::take(&mut self.out).into_bytes());
     }
+}
+
+/// The table of `hist`: its columns, and the cells of each row, with the sum of all if it is wanted.
+pub(in crate::view) fn ports(
+    table: &Table,
+    total: bool,
+    name: &mut dyn FnMut(&Key) -> String,
+) -> (Vec<Column>, Vec<Vec<String>>) {
+    let several = several_namespaces(table.rows.iter().map(|row| &row.key));
+    let begun = table.interval_ns > 0;
+    let mut columns = vec![Column { names: key_names(table.by), right: false, gives_way: 0 }];
+    if several {
+        columns.push(Column { names: ("NETNS", "NETNS"), right: true, gives_way: 10 });
+    }
+    for state in COLUMNS {
+        let empty = table.total.in_state(state) == 0;
+        columns.push(Column {
+            names: (state.name(), short(state)),
+            right: true,
+            gives_way: if empty { 1 } else { rank(state) },
+        });
+    }
+    for (names, gives_way) in [
+        (("OPENED/s", "OPEN/s"), 7),
+        (("CLOSED/s", "CLOS/s"), 4),
+        (("RST/s", "RST/s"), 8),
+        (("CLOSE_WAIT+/s", "CW+/s"), 6),
+        (("OLDEST_CLOSE_WAIT", "CW_AGE"), 9),
+    ] {
+        columns.push(Column { names, right: true, gives_way });
+    }
+    columns.push(Column { names: ("OWNER", "OWNER"), right: false, gives_way: 0 });
+
+    let total = Some(&table.total).filter(|_| total);
+    let mut rows = Vec::new();
+    for row in table.rows.iter().chain(&table.other).chain(total) {
+        let is_total = std::ptr::eq(row, &raw const table.total);
+        let name = if is_total { "total".to_owned() } else { name(&row.key) };
+        let mut cells = vec![name];
+        if several {
+            cells.push(row.key.netns().map_or_else(|| "-".to_owned(), |netns| netns.to_string()));
+        }
+        cells.extend(COLUMNS.iter().map(|state| row.in_state(*state).to_string()));
+        let rate = |count: u64| if begun { rate(count, table.interval_ns) } else { "-".to_owned() };
+        let growth = match row.close_wait_growth {
+            growth if growth < 0 => format!("-{}", rate(growth.unsigned_abs())),
+            growth => rate(growth.unsigned_abs()),
+        };
+        cells.extend([
+            rate(row.opened),
+            rate(row.closed),
+            rate(row.rst),
+            if begun { growth } else { "-".to_owned() },
+            row.oldest_close_wait_ns.map_or_else(|| "-".to_owned(), duration),
+            if is_total { String::new() } else { owner(row.owner, row.owners) },
+        ]);
+        rows.push(cells);
+    }
+    (columns, rows)
+}
+
+/// What a row is called.
+pub(in crate::view) fn label(key: &Key, cgroups: &mut Cgroups) -> String {
+    let port = |port: Option<u16>| port.map_or_else(|| "-".to_owned(), |port| port.to_string());
+    let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
+    match *key {
+        Key::Server { port: at, .. } => port(at),
+        Key::Client { port: to, .. } => format!("to {}", port(to)),
+        Key::Pid(pid) => or_dash(pid.map(|pid| pid.to_string())),
+        Key::Comm(comm) => or_dash(comm.map(|comm| comm.to_string())),
+        Key::Cgroup(id) => match cgroups(id) {
+            Some(path) => printable(&path).into_owned(),
+            None if id == 0 => "-".to_owned(),
+            None => id.to_string(),
+        },
+        Key::Netns(netns) => netns.to_string(),
+        Key::Raddr(addr) => ip(addr).to_string(),
+        Key::Cause(cause) => or_dash(cause.map(|cause| cause.name().to_owned())),
+        Key::Other => "other".to_owned(),
+    }
+}
+
+/// The table of `rst`: its columns, and the cells of each row.
+pub(in crate::view) fn ledger(resets: &Resets, clock: Clock) -> (Vec<Column>, Vec<Vec<String>>) {
+    let several = several_namespaces_of(resets.rows.iter().map(|row| row.key.netns));
+    let begun = resets.interval_ns > 0;
+    let fixed = |names, right| Column { names, right, gives_way: 0 };
+    let mut columns = vec![
+        fixed(("COUNT", "COUNT"), true),
+        Column { names: ("RATE/s", "RATE/s"), right: true, gives_way: 2 },
+        Column { names: ("LAST", "LAST"), right: false, gives_way: 1 },
+        fixed(("DIR", "DIR"), false),
+        fixed(("REASON", "REASON"), false),
+        fixed(("STATE", "STATE"), false),
+        fixed(("PORT", "PORT"), false),
+        fixed(("PEER", "PEER"), false),
+    ];
+    if several {
+        columns.push(Column { names: ("NETNS", "NETNS"), right: true, gives_way: 3 });
+    }
+    columns.push(Column { names: ("OWNER", "OWNER"), right: false, gives_way: 4 });
+    let dash = || "-".to_owned();
+    let mut rows = Vec::new();
+    for row in &resets.rows {
+        let Reset { key, owner, count, recent, last_ns } = row;
+        let mut last = String::new();
+        let _ = cell::time_of_day(&mut last, clock.wall_ns(*last_ns));
+        let port = match (key.lport, key.rport) {
+            (Some(lport), _) => lport.to_string(),
+            (None, Some(rport)) => format!("to {rport}"),
+            (None, None) => dash(),
+        };
+        let mut cells = vec![
+            count.to_string(),
+            if begun { rate(*recent, resets.interval_ns) } else { dash() },
+            last,
+            if key.sent { "sent" } else { "received" }.to_owned(),
+            key.reason.as_ref().map_or_else(dash, ToString::to_string),
+            key.prev_state.map_or_else(dash, |state| state.to_string()),
+            port,
+            key.raddr.map_or_else(|| "several".to_owned(), |addr| ip(addr).to_string()),
+        ];
+        if several {
+            cells.push(key.netns.to_string());
+        }
+        cells.push(self::owner(*owner, 1));
+        rows.push(cells);
+    }
+    (columns, rows)
 }
 
 /// How often a state followed another.
