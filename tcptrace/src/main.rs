@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use tcptrace::{
     cli::{Cli, Command, Shared},
-    commands::{conns, hist, rst, trace, watch::Outcome},
+    commands::{conns, hist, rst, top, trace, watch::Outcome},
     view::Summary,
 };
 
@@ -22,8 +22,10 @@ fn main() -> ExitCode {
         Command::Conns(args) => &args.shared,
         Command::Hist(args) => &args.shared,
         Command::Rst(args) => &args.shared,
+        Command::Top(args) => &args.shared,
     };
-    init_log(shared);
+    // What is logged would run over the screen of top.
+    init_log(shared, matches!(command, Command::Top(_)));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let result = match runtime {
         Ok(runtime) => runtime.block_on(async {
@@ -32,6 +34,7 @@ fn main() -> ExitCode {
                 Command::Conns(args) => conns::run(args).await,
                 Command::Hist(args) => hist::run(args).await,
                 Command::Rst(args) => rst::run(args).await,
+                Command::Top(args) => top::run(args).await,
             }
         }),
         Err(error) => Err(anyhow::Error::new(error).context("cannot start")),
@@ -63,8 +66,8 @@ fn format_summary(summary: &Summary) -> String {
     format!("{events} events, {lost} lost, {seconds:.1} s")
 }
 
-fn init_log(shared: &Shared) {
-    let level = match (shared.quiet, shared.verbose) {
+fn init_log(shared: &Shared, screen: bool) {
+    let level = match (shared.quiet || screen, shared.verbose) {
         (true, _) => log::LevelFilter::Error,
         (_, 0) => log::LevelFilter::Warn,
         (_, 1) => log::LevelFilter::Info,

@@ -25,6 +25,7 @@ Examples:
   sudo tcptrace conns                  a line per connection when it ends, and why it did
   sudo tcptrace hist 1                 sockets per port and state, every second
   sudo tcptrace rst                    who sends RSTs, and why
+  sudo tcptrace top                    all of that live, on the terminal
 
 Exit status: 0 done; 1 could not run; 2 wrong usage; 3 events lost with --strict.";
 
@@ -63,6 +64,16 @@ Examples:
 
 Exit status: 0 done; 1 could not run; 2 wrong usage; 3 events lost with --strict.";
 
+const TOP_EXAMPLES: &str = "\
+Examples:
+  sudo tcptrace top                    all of this host
+  sudo tcptrace top -N web -L 443      one port in one network namespace
+
+Keys: 1 ports, 2 owners, 3 RSTs, 4 stream, Enter opens, Esc goes back, / filters, s sorts,
+space pauses, ? shows all keys, q ends.
+
+Exit status: 0 done; 1 could not run; 2 wrong usage; 3 events lost with --strict.";
+
 /// Watches the Linux kernel change the state of every TCP socket, live: a line for every transition and
 /// every RST, which connection, whose, from which state to which, and how long it had been there
 #[derive(Clone, Debug, Parser)]
@@ -92,6 +103,17 @@ pub enum Command {
     /// Prints the ledger of RSTs: who sent them, why, from which state, how many
     #[command(after_help = RST_EXAMPLES, max_term_width = 100)]
     Rst(Rst),
+    /// Shows all of that live, on the terminal
+    #[command(after_help = TOP_EXAMPLES, max_term_width = 100)]
+    Top(Top),
+}
+
+/// The flags of `top`.
+#[derive(Clone, Debug, Args)]
+pub struct Top {
+    /// What all watching commands share.
+    #[command(flatten)]
+    pub shared: Shared,
 }
 
 /// When to print, of the commands that print tables.

@@ -6,5 +6,6 @@ mod periods;
 pub mod rst;
 pub mod stop;
 mod survey;
+pub mod top;
 pub mod trace;
 pub mod watch;

@@ -11,5 +11,6 @@ pub mod netns;
 mod privilege;
 mod processes;
 pub mod survey;
+pub mod usage;
 
 pub use error::KernelError;

@@ -9,7 +9,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use self::{key::Facts, small::Small};
 use super::{
-    event::{Event, Kind, Owner},
+    event::{Event, Id, Kind, Owner},
     found::Survey,
     socket::Socket,
     state::State,
@@ -326,6 +326,12 @@ impl Tally {
     ) -> impl Iterator<Item = Socket> + 'a {
         let in_row = |socket: &Socket| Key::of(self.by, &Facts::from(socket), &self.ports) == *key;
         sockets.chain(self.small.sockets(now_ns)).filter(in_row)
+    }
+
+    /// The socket or minisock of a connection.
+    pub fn socket(&self, id: Id, mut sockets: impl Iterator<Item = Socket>, now_ns: u64) -> Option<Socket> {
+        let is_it = |socket: &Socket| socket.id == Some(id);
+        sockets.find(is_it).or_else(|| self.small.sockets(now_ns).find(is_it))
     }
 
     fn count(&self, by: By, sockets: impl Iterator<Item = Socket>, now_ns: u64) -> FxHashMap<Key, Counting> {

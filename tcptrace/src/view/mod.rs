@@ -8,7 +8,9 @@ pub mod fields;
 mod json;
 pub mod output;
 pub mod report;
+pub mod terminal;
 pub mod text;
+pub mod top;
 
 pub use connections::Connections;
 pub use csv::Csv;

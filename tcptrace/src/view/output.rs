@@ -20,6 +20,18 @@ enum Sink {
     Pipe(pipe::Sender),
 }
 
+/// Whether stdout is a terminal.
+#[must_use]
+pub fn is_terminal() -> bool {
+    rustix::termios::isatty(io::stdout())
+}
+
+/// Writes to stdout at once, past what waits: for the end of a screen, when there may be nothing left to wait with.
+pub fn write_now(bytes: &[u8]) {
+    let mut stdout = io::stdout();
+    let _ = stdout.write_all(bytes).and_then(|()| stdout.flush());
+}
+
 /// Standard output.
 pub struct Output {
     sink: Sink,

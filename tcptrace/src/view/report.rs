@@ -8,6 +8,7 @@ pub mod text;
 
 use std::{fmt::Write as _, io::Write as _, net::IpAddr, sync::Arc};
 
+pub(super) use self::rows::explanation;
 use self::rows::{Cell, Fields};
 use super::{Summary, fields::TimeText};
 use crate::{

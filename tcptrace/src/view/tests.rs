@@ -20,6 +20,7 @@ use crate::{
 
 mod data;
 mod report;
+mod top;
 
 /// `CLOCK_MONOTONIC` at the start.
 const START_NS: u64 = 5_000_000_000;

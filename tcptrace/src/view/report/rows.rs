@@ -241,7 +241,7 @@ fn reset(row: &Reset, resets: &Resets) -> Fields {
 }
 
 /// What the RSTs of a row mean.
-pub(super) fn explanation(row: &Reset) -> &'static str {
+pub(in crate::view) fn explanation(row: &Reset) -> &'static str {
     let key = &row.key;
     match &key.reason {
         _ if !key.sent => explain::received_reset(key.prev_state),

@@ -12,12 +12,12 @@ use crate::{
 
 const SECOND_NS: u64 = 1_000_000_000;
 
-fn cgroups() -> report::Cgroups {
+pub(super) fn cgroups() -> report::Cgroups {
     Box::new(|id| (id == 4711).then(|| Arc::from("/system.slice/nginx.service")))
 }
 
 /// A host's sockets: a leaking server, a client of two services, a peer in another namespace, and an abandoned minisock.
-fn sockets() -> Vec<Socket> {
+pub(super) fn sockets() -> Vec<Socket> {
     let nginx = owner(4123, b"nginx", OwnerSource::Listen);
     let worker = owner(4124, b"nginx", OwnerSource::Close);
     let php = owner(5000, b"php-fpm8.2", OwnerSource::Connect);
@@ -75,7 +75,7 @@ fn begun(by: By) -> Tally {
 }
 
 /// Two seconds of it.
-fn counted(by: By) -> Tally {
+pub(super) fn counted(by: By) -> Tally {
     let mut tally = begun(by);
     for event in events() {
         tally.event(&event);
@@ -103,7 +103,7 @@ fn hist(report: &mut dyn Report) -> String {
     written(report)
 }
 
-fn resets() -> Resets {
+pub(super) fn resets() -> Resets {
     let mut tally = counted(By::Port);
     let netns = events().first().unwrap().tuple.netns;
     let late = Snmp { netns, at_ns: START_NS + 60 * SECOND_NS, out_rsts: 18, estab_resets: 5 };
