@@ -18,6 +18,7 @@ const PEERS: [(&str, &str); 9] = [
     ("ss", "iproute2"),
     ("curl", "curl"),
     ("nginx", "nginx"),
+    ("tmux", "tmux"),
     ("wrk", "wrk"),
     ("redis-benchmark", "redis-tools"),
     // The server itself, under a name that does not bring a service along.

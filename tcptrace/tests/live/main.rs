@@ -28,4 +28,5 @@ mod snapshot_cli;
 mod stop;
 mod support;
 mod survey;
+mod top_cli;
 mod trouble;
