@@ -11,7 +11,7 @@ use crate::host::{Workspace, is_root, program_path};
 use crate::{apt, ebpf, tools};
 
 /// Programs that the live tests use, each with its Debian package.
-const PEERS: [(&str, &str); 9] = [
+const PEERS: [(&str, &str); 10] = [
     ("bpftrace", "bpftrace"),
     ("bpftool", "bpftool"),
     ("ip", "iproute2"),
