@@ -66,6 +66,21 @@ fn help_of_conns() {
 }
 
 #[test]
+fn help_of_hist() {
+    insta::assert_snapshot!(help(&["hist", "--help"]));
+}
+
+#[test]
+fn help_of_rst() {
+    insta::assert_snapshot!(help(&["rst", "--help"]));
+}
+
+#[test]
+fn help_of_top() {
+    insta::assert_snapshot!(help(&["top", "--help"]));
+}
+
+#[test]
 fn short_help_and_the_help_command_say_the_same() {
     assert_eq!(help(&["-h"]), help(&["--help"]));
     assert_eq!(help(&["trace", "-h"]), help(&["trace", "--help"]));

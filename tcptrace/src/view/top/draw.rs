@@ -202,7 +202,9 @@ impl Top {
         frame.render_widget(Paragraph::new(drawn), area);
     }
 
-    fn nothing(frame: &mut Frame<'_>, area: Rect, text: &str) {
+    fn nothing(&self, frame: &mut Frame<'_>, area: Rect, text: &str) {
+        let filtered = format!("nothing here has {}; Esc takes the filter away", self.filter);
+        let text = if self.filter.is_empty() { text } else { &filtered };
         frame.render_widget(Paragraph::new(text), area);
     }
 
@@ -216,7 +218,7 @@ impl Top {
         let Some(shown) = &self.shown else { return };
         let table = self.table_of(&shown.ports, self.rows());
         if table.rows.is_empty() {
-            Self::nothing(frame, area, "no socket, and nothing happens");
+            self.nothing(frame, area, "no socket, and nothing happens");
             return;
         }
         let cgroups = &mut self.cgroups;
@@ -247,8 +249,13 @@ impl Top {
     fn owner_rows(&mut self, frame: &mut Frame<'_>, area: Rect, alone: bool) {
         let Some(shown) = &self.shown else { return };
         let table = self.table_of(&shown.owners, self.owners());
+        if table.rows.is_empty() {
+            self.nothing(frame, area, "no socket");
+            return;
+        }
+        let total = self.filter.is_empty();
         let cgroups = &mut self.cgroups;
-        let (mut columns, mut rows) = text::ports(&table, true, &mut |key| text::label(key, cgroups));
+        let (mut columns, mut rows) = text::ports(&table, total, &mut |key| text::label(key, cgroups));
         // What happens is not counted by owner.
         for name in ["OPENED/s", "CLOSED/s", "RST/s", "CLOSE_WAIT+/s"] {
             if let Some(at) = columns.iter().position(|column| column.names.0 == name) {
@@ -265,7 +272,7 @@ impl Top {
         let Some(shown) = &self.shown else { return };
         let rows: Vec<_> = self.resets().cloned().collect();
         if rows.is_empty() {
-            Self::nothing(frame, area, "no RST yet");
+            self.nothing(frame, area, "no RST yet");
             return;
         }
         let below = Constraint::Length(if alone { 3 } else { 0 });
@@ -307,7 +314,7 @@ impl Top {
     fn stream_rows(&mut self, frame: &mut Frame<'_>, area: Rect) {
         let kinds: Vec<Kind> = self.stream().map(|line| line.kind).collect();
         if kinds.is_empty() {
-            Self::nothing(frame, area, "nothing has happened yet");
+            self.nothing(frame, area, "nothing has happened yet");
             return;
         }
         // Only what is on the screen is written out.
