@@ -143,7 +143,7 @@ fn pages_and_keys() {
         top.press("?");
         top.until("help", |screen| screen.contains("filter as you type"));
         top.press("3");
-        top.until("the ledger", |screen| screen.contains("no RST"));
+        top.until("the ledger", |screen| screen.contains("nothing here has"));
         top.press("2");
         top.until("the owners", |screen| screen.contains("COMM"));
         top.press("Space");
