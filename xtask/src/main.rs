@@ -11,6 +11,7 @@ mod run;
 mod sources;
 mod test;
 mod tools;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -46,6 +47,14 @@ enum Chore {
         #[arg(long)]
         no_live: bool,
     },
+    /// Boot other kernels under QEMU and run the live tests on them
+    Vm {
+        /// Series of kernels, such as 5.10,6.12 or 7 for the newest 7.x
+        #[arg(long, value_delimiter = ',')]
+        kernel: Vec<String>,
+        /// Only tests whose names contain one of these
+        tests: Vec<String>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -67,6 +76,10 @@ fn chore(chore: Chore) -> Result<ExitCode> {
         }
         Chore::Ebpf { check: true } => {
             ebpf::check(&workspace, tools::find(&workspace)?.as_ref())?;
+        }
+        Chore::Vm { kernel, tests } => {
+            let passed = vm::run(&workspace, &kernel, &tests)?;
+            return Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }
         Chore::Test { no_live } => return Ok(test::run(&workspace, !no_live)),
     }
