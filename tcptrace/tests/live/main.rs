@@ -23,6 +23,7 @@ mod owners;
 mod ownership;
 mod ports;
 mod programs;
+mod repair;
 mod rst_cli;
 mod snapshot_cli;
 mod stop;

@@ -118,8 +118,12 @@ impl Tracker {
     /// Compares the table with a survey that was taken after all that was fed, and gives up what is gone: the record of
     /// its end was lost. `survey` must be whole for its namespaces.
     pub fn reconcile(&mut self, survey: &Survey, now_ns: u64, emit: &mut impl FnMut(Event) -> Fate) {
-        let cookies: FxHashSet<u64> = survey.sockets.iter().map(|found| found.cookie).collect();
-        let tuples: FxHashSet<Tuple> = survey.sockets.iter().map(|found| found.tuple).collect();
+        let (full, small): (Vec<_>, Vec<_>) =
+            survey.sockets.iter().partition(|found| found.form == Form::Socket);
+        let cookies: FxHashSet<u64> = full.iter().map(|found| found.cookie).collect();
+        let tuples: FxHashSet<Tuple> = full.iter().map(|found| found.tuple).collect();
+        let waits = |found: &&&Found| found.state == State::TIME_WAIT;
+        let waiting: FxHashSet<Tuple> = small.iter().filter(waits).map(|found| found.tuple).collect();
         let namespaces: FxHashSet<u32> = survey.namespaces.iter().copied().collect();
         let mut gone = Vec::new();
         for (key, conn) in &mut self.conns {
@@ -143,10 +147,16 @@ impl Tracker {
             } else if self.whole {
                 let mut history = conn.history.unwrap_or_default();
                 history.visited |= 1 << conn.state.number();
+                // Only who closed first, and in order, waits.
+                let (new, cause) = if waiting.contains(&conn.tuple) {
+                    (State::TIME_WAIT, Cause::LocalFin)
+                } else {
+                    (State::CLOSE, Cause::Unknown)
+                };
                 emit(Event {
-                    new: Some(State::CLOSE),
+                    new: Some(new),
                     prev_state: Some(conn.state),
-                    verdict: Some(Verdict::inferred(Cause::Unknown)),
+                    verdict: Some(Verdict::inferred(cause)),
                     history: Some(history),
                     closed: true,
                     ..bare(&Conn { history: None, ..conn }, now_ns)

@@ -19,4 +19,4 @@ use std::time::Duration;
 
 /// How long anything may take before the test says that it does not happen. Nothing ever waits that long
 /// unless the test fails, but an emulated machine (`cargo xtask vm`) takes its time.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(1);

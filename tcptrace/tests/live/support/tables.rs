@@ -4,7 +4,7 @@ use std::process::Command;
 
 use rustix::process::Signal;
 
-use super::{event::Event, trace::Trace};
+use super::{event::Event, process::Process, trace::Trace};
 
 /// A command that prints tables.
 pub(crate) struct Tables(Trace);
@@ -36,6 +36,10 @@ impl Tables {
             met
         });
         found
+    }
+
+    pub(crate) fn process(&self) -> &Process {
+        self.0.process()
     }
 
     /// Ends the run as Ctrl-C does; it must end well, and without a loss. Returns everything but the summary.
