@@ -167,6 +167,8 @@ layout! {
     // What this kernel's helpers and tracepoints can do.
     optional has_cookie      = Function("bpf_get_socket_ptr_cookie");
     optional has_task_btf    = Function("bpf_get_current_task_btf");
+    // Came with the check in __bpf_trace_run() that keeps a program from interrupting itself (6.1).
+    optional no_recursion    = Function("bpf_prog_inc_misses_counter");
     optional has_reason      = Arguments("tcp_send_reset", 3);
     optional has_err         = Arguments("tcp_retransmit_skb", 3);
 }

@@ -10,6 +10,7 @@ use tcptrace_common::{
 };
 
 use crate::{
+    busy,
     emit::{Event, emit, emit_close},
     globals::{has, layout},
     memory::{Memory as _, Typed},
@@ -22,6 +23,29 @@ const CLOSING: u8 = 11;
 
 #[btf_tracepoint(function = "inet_sock_set_state")]
 fn inet_sock_set_state(ctx: BtfTracePointContext) -> i32 {
+    if !has!(no_recursion) {
+        return transition(&ctx);
+    }
+    busy::set(1);
+    let result = transition(&ctx);
+    busy::set(0);
+    result
+}
+
+/// From 6.1 on the kernel does not run a program that it has interrupted or preempted on the same CPU
+/// (__bpf_trace_run()), and a softirq can bring hundreds of events. This one is attached after the other, and does
+/// what that one was kept from: it is called for every event, and sees that the other is still at an earlier one.
+#[btf_tracepoint(function = "inet_sock_set_state")]
+fn inet_sock_set_state_again(ctx: BtfTracePointContext) -> i32 {
+    if !busy::is_set() {
+        return 0;
+    }
+    busy::count();
+    transition(&ctx)
+}
+
+#[inline(always)]
+fn transition(ctx: &BtfTracePointContext) -> i32 {
     let sk = Typed(ctx.arg(0));
     if !sock::is_tcp(sk) {
         return 0;
@@ -39,7 +63,7 @@ fn inet_sock_set_state(ctx: BtfTracePointContext) -> i32 {
     // SAFETY: `sk` is a struct sock; the result is NULL unless it is a full TCP socket.
     let tcp = Typed(unsafe { bpf_skc_to_tcp_sock(sk.0.cast_mut().cast()) }.cast_const().cast());
     if tcp.0.is_null() {
-        return impossible(&ctx);
+        return impossible(ctx);
     }
     if tuple.lport == 0 {
         tuple.lport = u16::from_be(tcp.read(layout!(sport)));

@@ -18,6 +18,7 @@
 )]
 #![expect(clippy::needless_pass_by_value, reason = "aya's macros call a probe with its context by value")]
 
+mod busy;
 mod emit;
 mod globals;
 mod inet_sock_set_state;

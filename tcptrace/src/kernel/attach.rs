@@ -45,6 +45,7 @@ pub struct Attached {
     links: Vec<Link>,
     ebpf: Ebpf,
     lost: PerCpuArray<MapData, u64>,
+    busy: PerCpuArray<MapData, u64>,
     bell: Array<MapData, u32>,
     logger: EbpfLogger<&'static dyn log::Log>,
 }
@@ -61,6 +62,8 @@ pub struct Tap {
 
 /// The probes that every command needs.
 const PROBES: [&str; 3] = ["inet_sock_set_state", "tcp_send_reset", "tcp_receive_reset"];
+/// Takes over from the first where the kernel skips it; attached after it.
+const AGAIN: (&str, &str) = ("inet_sock_set_state_again", "inet_sock_set_state");
 /// The probes that are attached when asked for.
 const RETRANSMIT_PROBES: [&str; 2] = ["tcp_retransmit_skb", "tcp_retransmit_synack"];
 
@@ -102,6 +105,14 @@ pub fn attach(settings: &Settings) -> Result<Tap, KernelError> {
             .map_err(|error| refused(format!("run the probe on {name}"), &error))?;
         links.push(link);
     }
+    if layout.no_recursion != ABSENT {
+        let (name, tracepoint) = AGAIN;
+        let program =
+            ebpf.program_mut(name).ok_or_else(|| KernelError::Object(format!("it has no program {name}")))?;
+        let link = start(program, tracepoint, &btf)
+            .map_err(|error| refused(format!("run the second probe on {tracepoint}"), &error))?;
+        links.push(link);
+    }
     let map = |ebpf: &mut Ebpf, name: &str| {
         ebpf.take_map(name).ok_or_else(|| KernelError::Object(format!("it has no map {name}")))
     };
@@ -111,9 +122,11 @@ pub fn attach(settings: &Settings) -> Result<Tap, KernelError> {
         .map_err(|error| refused("share the ring".to_owned(), &error))?;
     let lost = PerCpuArray::try_from(map(&mut ebpf, "LOST")?)
         .map_err(|error| refused("share the loss counters".to_owned(), &error))?;
+    let busy = PerCpuArray::try_from(map(&mut ebpf, "BUSY")?)
+        .map_err(|error| refused("share what was taken over".to_owned(), &error))?;
     let bell = Array::try_from(map(&mut ebpf, "BELL")?)
         .map_err(|error| refused("share the reader's bell".to_owned(), &error))?;
-    Ok(Tap { attached: Attached { links, ebpf, lost, bell, logger }, ring, reasons })
+    Ok(Tap { attached: Attached { links, ebpf, lost, busy, bell, logger }, ring, reasons })
 }
 
 fn start(program: &mut Program, name: &str, btf: &Btf) -> Result<Link, ProgramError> {
@@ -159,7 +172,11 @@ impl Attached {
             }
         }
         if thorough {
-            loss.skipped = self.ebpf.programs().filter_map(|(_, program)| recursion_misses(program)).sum();
+            // What the second is skipped for matters only if the first was, too.
+            let programs = self.ebpf.programs().filter(|(name, _)| *name != AGAIN.0);
+            let skipped: u64 = programs.filter_map(|(_, program)| recursion_misses(program)).sum();
+            let taken_over = self.busy.get(&1, 0).map_or(0, |per_cpu| per_cpu.iter().sum());
+            loss.skipped = skipped.saturating_sub(taken_over);
         }
         loss
     }
