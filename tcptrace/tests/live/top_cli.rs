@@ -144,6 +144,8 @@ fn pages_and_keys() {
         top.until("help", |screen| screen.contains("filter as you type"));
         top.press("3");
         top.until("the ledger", |screen| screen.contains("nothing here has"));
+        top.press("Escape");
+        top.until("the ledger without a filter", |screen| screen.contains("no RST yet"));
         top.press("2");
         top.until("the owners", |screen| screen.contains("COMM"));
         top.press("Space");

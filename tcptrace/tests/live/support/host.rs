@@ -16,6 +16,8 @@ pub(crate) struct Features {
     pub(crate) cookies: bool,
     /// CONFIG_MPTCP=y.
     pub(crate) mptcp: bool,
+    /// A program that is at work is not run once more on the same CPU (__bpf_trace_run() since 6.1).
+    pub(crate) no_recursion: bool,
 }
 
 /// What the running kernel has, by its BTF and never by its version.
@@ -28,6 +30,7 @@ pub(crate) static KERNEL: LazyLock<Features> = LazyLock::new(|| {
         stray_resets: btf.tracepoint_args("tcp_send_reset").is_some_and(|count| count >= 3),
         cookies: btf.has_function("bpf_get_socket_ptr_cookie"),
         mptcp: btf.has_struct("mptcp_sock"),
+        no_recursion: btf.has_function("bpf_prog_inc_misses_counter"),
     }
 });
 
