@@ -1,18 +1,20 @@
 //! `tcptrace conns`: a line per connection.
 
-use super::watch::{self, Lines, Outcome, Plan};
+use super::{
+    lines::Lines,
+    sink::Plan,
+    watch::{self, Outcome},
+};
 use crate::{cli::Conns, model::event::Event, view::Connections};
 
 /// Watches until it is told to stop.
 pub async fn run(args: &Conns) -> anyhow::Result<Outcome> {
     let wanted = args.clone();
     let plan = Plan {
-        shared: &args.shared,
-        retransmits: false,
-        raw: false,
         whole: true,
         open: args.live,
         shows: Box::new(move |event| shows(&wanted, event)),
+        ..Plan::new(&args.shared)
     };
     watch::run(plan, |start| {
         Ok(Lines::new(&args.shared, start, |clock, options| Box::new(Connections::new(clock, options))))

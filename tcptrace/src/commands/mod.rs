@@ -2,8 +2,10 @@
 
 pub mod conns;
 pub mod hist;
+pub mod lines;
 mod periods;
 pub mod rst;
+pub mod sink;
 pub mod stop;
 mod survey;
 pub mod top;

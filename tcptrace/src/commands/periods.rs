@@ -1,19 +1,99 @@
-//! When the commands that print tables do so, and in which format.
+//! What the commands that print tables have in common: when they do so, and in which format.
 
+use super::{
+    lines::colored,
+    sink::{Moment, Scene, Sink, Start},
+};
 use crate::{
     cli::{Format, Periods, Shared},
     kernel::cgroup::Paths,
-    view::report::{
-        Cgroups, Csv, Json, Report,
-        text::{Options, Text},
+    model::{event::Event, filter::Filter, found::Survey, loss::Loss},
+    view::{
+        Summary,
+        report::{
+            Cgroups, Csv, Json, Report,
+            text::{Options, Text},
+        },
     },
 };
 
-use super::watch::{Moment, Start, colored};
+/// What counts, and makes a table of it.
+pub(super) trait Count {
+    /// Takes what happened.
+    fn event(&mut self, event: &Event);
+
+    /// The host was looked at; see [`Sink::surveyed`].
+    fn surveyed(&mut self, survey: &Survey, filter: &Filter, now_ns: u64);
+
+    /// Counting begins here, and nothing is printed yet.
+    fn begin(&mut self, scene: &Scene<'_>);
+
+    /// Prints a table.
+    fn print(&mut self, scene: &Scene<'_>, report: &mut dyn Report);
+}
+
+/// Prints the tables of what counts when they are due.
+pub(super) struct Printer<C> {
+    count: C,
+    schedule: Schedule,
+    report: Box<dyn Report>,
+}
+
+impl<C> Printer<C> {
+    pub(super) fn new(count: C, shared: &Shared, periods: &Periods, start: &Start<'_>) -> Self {
+        Self { count, schedule: Schedule::new(periods), report: report(shared, periods, start) }
+    }
+}
+
+impl<C: Count> Sink for Printer<C> {
+    fn event(&mut self, event: &Event) {
+        self.count.event(event);
+    }
+
+    fn lost(&mut self, ts_ns: u64, lost: &Loss) {
+        self.report.lost(ts_ns, lost);
+    }
+
+    fn surveyed(&mut self, survey: &Survey, filter: &Filter, now_ns: u64) {
+        self.count.surveyed(survey, filter, now_ns);
+    }
+
+    fn due_ns(&self) -> Option<u64> {
+        self.schedule.due_ns()
+    }
+
+    fn wants_look(&self) -> bool {
+        true
+    }
+
+    fn draw(&mut self, scene: &Scene<'_>) {
+        if self.schedule.prints(scene.now_ns, scene.moment) {
+            self.count.print(scene, &mut *self.report);
+        } else if scene.moment == Moment::Begin {
+            self.count.begin(scene);
+        }
+    }
+
+    fn full(&self) -> bool {
+        self.schedule.is_over()
+    }
+
+    fn end(&mut self, summary: &Summary) {
+        self.report.summary(summary);
+    }
+
+    fn resize(&mut self, columns: u16) {
+        self.report.resize(columns);
+    }
+
+    fn take(&mut self, out: &mut Vec<u8>) {
+        self.report.take(out);
+    }
+}
 
 /// When to print next.
 #[derive(Debug)]
-pub(super) struct Schedule {
+struct Schedule {
     /// Time between two tables in ns; `None`: there is one, at the end.
     interval_ns: Option<u64>,
     tables: Option<u64>,
@@ -23,19 +103,19 @@ pub(super) struct Schedule {
 }
 
 impl Schedule {
-    pub(super) fn new(periods: &Periods) -> Self {
+    fn new(periods: &Periods) -> Self {
         let interval =
             periods.interval.map(|interval| u64::try_from(interval.as_nanos()).unwrap_or(u64::MAX));
         Self { interval_ns: interval, tables: periods.tables.map(Into::into), printed: 0, next_ns: 0 }
     }
 
     /// When the next table is due, `CLOCK_MONOTONIC` in ns.
-    pub(super) fn due_ns(&self) -> Option<u64> {
+    fn due_ns(&self) -> Option<u64> {
         self.interval_ns.filter(|_| self.printed > 0).map(|_| self.next_ns)
     }
 
     /// Whether a table is printed now.
-    pub(super) fn prints(&mut self, now_ns: u64, moment: Moment) -> bool {
+    fn prints(&mut self, now_ns: u64, moment: Moment) -> bool {
         let prints = match self.interval_ns {
             None => moment == Moment::End,
             Some(_) => moment != Moment::End && !self.is_over(),
@@ -53,13 +133,13 @@ impl Schedule {
     }
 
     /// Whether all tables are printed.
-    pub(super) fn is_over(&self) -> bool {
+    fn is_over(&self) -> bool {
         self.tables.is_some_and(|tables| self.printed >= tables)
     }
 }
 
 /// The report in the format that the user wants.
-pub(super) fn report(shared: &Shared, periods: &Periods, start: &Start<'_>) -> Box<dyn Report> {
+fn report(shared: &Shared, periods: &Periods, start: &Start<'_>) -> Box<dyn Report> {
     let mut paths = Paths::default();
     let cgroups: Cgroups = Box::new(move |id| paths.get(id));
     match shared.output {

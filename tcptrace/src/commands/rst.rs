@@ -1,8 +1,9 @@
 //! `tcptrace rst`: the ledger of RSTs.
 
 use super::{
-    periods::{Schedule, report},
-    watch::{self, Moment, Outcome, Plan, Scene, Sink},
+    periods::{Count, Printer},
+    sink::{Plan, Scene},
+    watch::{self, Outcome},
 };
 use crate::{
     cli::Rst,
@@ -11,57 +12,39 @@ use crate::{
         event::Event,
         filter::Filter,
         found::Survey,
-        loss::Loss,
         tally::{By, Tally},
     },
-    view::{
-        Summary,
-        report::{Page, Report, Resets},
-    },
+    view::report::{Page, Report, Resets},
 };
 
 /// Counts until it is told to stop.
 pub async fn run(args: &Rst) -> anyhow::Result<Outcome> {
-    let plan = Plan {
-        shared: &args.shared,
-        retransmits: false,
-        raw: false,
-        whole: false,
-        open: false,
-        shows: Box::new(|_| true),
-    };
-    watch::run(plan, |start| {
-        Ok(Ledger {
-            args,
+    watch::run(Plan::new(&args.shared), |start| {
+        let ledger = Ledger {
+            top: args.top,
             tally: Tally::new(By::Port, ephemeral_ports(), false),
-            schedule: Schedule::new(&args.periods),
-            report: report(&args.shared, &args.periods, start),
             reasons: start.reasons,
             since_ns: start.now_ns,
-        })
+        };
+        Ok(Printer::new(ledger, &args.shared, &args.periods, start))
     })
     .await
 }
 
-/// Counts, and prints the ledger now and then.
-struct Ledger<'a> {
-    args: &'a Rst,
+/// Counts RSTs.
+struct Ledger {
+    /// Rows at most.
+    top: usize,
     tally: Tally,
-    schedule: Schedule,
-    report: Box<dyn Report>,
     /// Whether this kernel reports RSTs that belong to no socket.
     reasons: bool,
     /// When the last page was made, `CLOCK_MONOTONIC` in ns.
     since_ns: u64,
 }
 
-impl Sink for Ledger<'_> {
+impl Count for Ledger {
     fn event(&mut self, event: &Event) {
         self.tally.event(event);
-    }
-
-    fn lost(&mut self, ts_ns: u64, lost: &Loss) {
-        self.report.lost(ts_ns, lost);
     }
 
     fn surveyed(&mut self, survey: &Survey, _filter: &Filter, now_ns: u64) {
@@ -69,23 +52,13 @@ impl Sink for Ledger<'_> {
         self.tally.surveyed(survey, now_ns, |_| false);
     }
 
-    fn due_ns(&self) -> Option<u64> {
-        self.schedule.due_ns()
+    fn begin(&mut self, scene: &Scene<'_>) {
+        self.since_ns = scene.now_ns;
     }
 
-    fn wants_look(&self) -> bool {
-        true
-    }
-
-    fn draw(&mut self, scene: &Scene<'_>) {
-        if scene.moment == Moment::Begin && self.args.periods.interval.is_none() {
-            self.since_ns = scene.now_ns;
-        }
-        if !self.schedule.prints(scene.now_ns, scene.moment) {
-            return;
-        }
+    fn print(&mut self, scene: &Scene<'_>, report: &mut dyn Report) {
         let mut rows = self.tally.ledger.take();
-        let left_out = rows.split_off(rows.len().min(self.args.top));
+        let left_out = rows.split_off(rows.len().min(self.top));
         let interval_ns = scene.now_ns.saturating_sub(std::mem::replace(&mut self.since_ns, scene.now_ns));
         let resets = Resets {
             at_ns: scene.now_ns,
@@ -95,22 +68,6 @@ impl Sink for Ledger<'_> {
             reconciled: scene.counts_all().then(|| self.tally.ledger.reconciled()),
             reasons: self.reasons,
         };
-        self.report.page(&Page::Resets(&resets));
-    }
-
-    fn full(&self) -> bool {
-        self.schedule.is_over()
-    }
-
-    fn end(&mut self, summary: &Summary) {
-        self.report.summary(summary);
-    }
-
-    fn resize(&mut self, columns: u16) {
-        self.report.resize(columns);
-    }
-
-    fn take(&mut self, out: &mut Vec<u8>) {
-        self.report.take(out);
+        report.page(&Page::Resets(&resets));
     }
 }

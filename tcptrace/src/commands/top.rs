@@ -7,7 +7,11 @@ use ratatui::crossterm::event::{self, Event as Input, KeyCode, KeyEventKind, Key
 use rustix::process::{Signal, getpid, kill_process};
 use tokio::sync::mpsc;
 
-use super::watch::{self, Moment, Outcome, Plan, Scene, Sink, Start, wanted};
+use super::{
+    lines::colored,
+    sink::{Moment, Plan, Scene, Sink, Start, wanted},
+    watch::{self, Outcome},
+};
 use crate::{
     cli::{Format, Top as Args},
     kernel::{cgroup::Paths, clock, survey::ephemeral_ports, usage},
@@ -49,15 +53,7 @@ pub async fn run(args: &Args) -> anyhow::Result<Outcome> {
             "top draws on a terminal\nwhy: stdout is none\nfix: run it in a terminal; tcptrace hist 1 prints tables anywhere"
         );
     }
-    let plan = Plan {
-        shared: &args.shared,
-        retransmits: false,
-        raw: false,
-        whole: false,
-        open: false,
-        shows: Box::new(|_| true),
-    };
-    watch::run(plan, |start| Live::begin(args, start)).await
+    watch::run(Plan::new(&args.shared), |start| Live::begin(args, start)).await
 }
 
 /// The view, what it is drawn from, and the terminal.
@@ -95,7 +91,7 @@ impl Live {
             .context("keys cannot be read")?;
         Ok(Self {
             tally: Tally::new(By::Port, ephemeral_ports(), false),
-            top: Top::new(start.clock, watch::colored(&args.shared), Box::new(move |id| paths.get(id))),
+            top: Top::new(start.clock, colored(&args.shared), Box::new(move |id| paths.get(id))),
             screen,
             keys,
             reasons: start.reasons,

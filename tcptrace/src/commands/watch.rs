@@ -11,30 +11,25 @@ use tcptrace_common::record::{CloseDetail, Record};
 use tokio::time::{Instant, sleep_until};
 
 use super::{
+    sink::{Moment, Plan, Scene, Sink, Start, admits},
     stop::Stop,
     survey::{Checked, Surveyor},
 };
 use crate::{
-    cli::{Color, Format, Shared},
+    cli::Format,
     kernel::{attach::Settings, cgroup::Paths, clock, clock::Clock},
     model::{
         event::{Event, Kind, OwnerSource},
-        filter::{Filter, Verdict},
+        filter::Verdict,
         found::Survey,
         gate::Gate,
-        loss::Loss,
-        socket::Socket,
         tracker::{Fate, Tracker},
     },
     source::{
         decode::Decoded,
         live::{Batch, Live},
     },
-    view::{
-        Csv, Json, Summary, View,
-        output::Output,
-        text::{TextOptions, TimeStyle},
-    },
+    view::{Summary, output::Output},
 };
 
 /// How long a reader that does not read may hold up the end.
@@ -58,125 +53,6 @@ const BACKLOG: usize = 300_000;
 const RECONCILE: Duration = Duration::from_secs(10);
 /// The same without a reason.
 const RECONCILE_IDLE: Duration = Duration::from_mins(1);
-
-/// What a command makes of what happens.
-pub trait Sink {
-    /// What the user wants to see happened. With [`Plan::whole`] only whole connections, otherwise all else.
-    fn event(&mut self, event: &Event);
-
-    /// Records were lost here, before `ts_ns`.
-    fn lost(&mut self, ts_ns: u64, lost: &Loss);
-
-    /// The host was looked at. What it says of minisocks and requests holds at `now_ns`.
-    fn surveyed(&mut self, _survey: &Survey, _filter: &Filter, _now_ns: u64) {}
-
-    /// When it wants to be drawn, `CLOCK_MONOTONIC` in ns.
-    fn due_ns(&self) -> Option<u64> {
-        None
-    }
-
-    /// Whether the host is to be looked at before it is drawn.
-    fn wants_look(&self) -> bool {
-        false
-    }
-
-    /// It is time to draw: at the beginning, when it is due, and at the end.
-    fn draw(&mut self, _scene: &Scene<'_>) {}
-
-    /// Comes back when the user has said something. Cancel-safe.
-    fn input(&mut self) -> impl Future<Output = ()> {
-        std::future::pending()
-    }
-
-    /// Whether it has had enough.
-    fn full(&self) -> bool {
-        false
-    }
-
-    /// The stream ends.
-    fn end(&mut self, summary: &Summary);
-
-    /// The terminal has so many columns now.
-    fn resize(&mut self, _columns: u16) {}
-
-    /// Appends what was written since this was last called.
-    fn take(&mut self, out: &mut Vec<u8>);
-}
-
-/// What there is to draw from.
-#[derive(Clone, Copy)]
-pub struct Scene<'a> {
-    tracker: &'a Tracker,
-    filter: &'a Filter,
-    /// Now, `CLOCK_MONOTONIC` in ns.
-    pub now_ns: u64,
-    /// How it went so far.
-    pub summary: Summary,
-    /// When in the run that is.
-    pub moment: Moment,
-}
-
-/// When something is drawn.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Moment {
-    /// The sockets that were there are known now.
-    Begin,
-    /// It was due.
-    Due,
-    /// The end.
-    End,
-}
-
-impl<'a> Scene<'a> {
-    /// Whether no filter but one of network namespaces keeps anything from being counted.
-    #[must_use]
-    pub fn counts_all(&self) -> bool {
-        *self.filter == Filter { netns: self.filter.netns.clone(), ..Filter::default() }
-    }
-
-    /// The full sockets that the user wants to see.
-    pub fn sockets(&self) -> impl Iterator<Item = Socket> + Clone + use<'a> {
-        let Self { filter, now_ns, .. } = *self;
-        let all = *filter == Filter::default();
-        self.tracker.sockets().filter(move |socket| all || wanted(filter, socket, now_ns))
-    }
-}
-
-/// Whether a socket is one that the user wants to see.
-#[must_use]
-pub fn wanted(filter: &Filter, socket: &Socket, now_ns: u64) -> bool {
-    let event = socket.event(now_ns);
-    filter.judge(&event) == Verdict::Admit && filter.shows(&event)
-}
-
-/// What a command wants of the loop.
-#[expect(clippy::struct_excessive_bools, reason = "each is a choice of its own")]
-pub struct Plan<'a> {
-    /// The shared flags.
-    pub shared: &'a Shared,
-    /// Attach the retransmit probes.
-    pub retransmits: bool,
-    /// Repeat the kernel's own words.
-    pub raw: bool,
-    /// Tell whole connections, and only those.
-    pub whole: bool,
-    /// Begin with the connections that are open.
-    pub open: bool,
-    /// What else a line must be to be shown.
-    pub shows: Box<dyn Fn(&Event) -> bool>,
-}
-
-/// What a [`Sink`] is made of.
-pub struct Start<'a> {
-    /// Tells the time of day.
-    pub clock: Clock,
-    /// Now, `CLOCK_MONOTONIC` in ns.
-    pub now_ns: u64,
-    /// Where it will be shown.
-    pub output: &'a Output,
-    /// Whether this kernel reports RSTs that belong to no socket, and gives reasons (6.10 on).
-    pub reasons: bool,
-}
 
 /// Watches until it is told to stop.
 pub async fn run<S: Sink>(
@@ -530,8 +406,7 @@ impl<S: Sink> Shown<S> {
         let event = self.with_path(event);
         let filter = self.gate.filter();
         let fate = if filter.judge_socket(&event) == Verdict::Refuse { Fate::Forget } else { Fate::Keep };
-        let wanted = filter.judge(&event) == Verdict::Admit && filter.shows(&event);
-        if first && self.open && wanted && (self.shows)(&event) && !self.full() {
+        if first && self.open && admits(filter, &event) && (self.shows)(&event) && !self.full() {
             self.events += 1;
             self.sink.event(&event);
         }
@@ -557,77 +432,5 @@ impl<S: Sink> Shown<S> {
             lost: self.lost,
             elapsed_us: self.clock.since_start_ns(ts_ns) / 1000,
         }
-    }
-}
-
-/// A line for every event, in the format that the user wants.
-pub struct Lines {
-    view: Box<dyn View>,
-}
-
-impl Lines {
-    /// `text`: the view for people.
-    pub fn new(shared: &Shared, start: &Start<'_>, text: fn(Clock, TextOptions) -> Box<dyn View>) -> Self {
-        Self { view: view(shared, text, start.clock, start.output) }
-    }
-}
-
-impl Sink for Lines {
-    fn event(&mut self, event: &Event) {
-        self.view.event(event);
-    }
-
-    fn lost(&mut self, ts_ns: u64, lost: &Loss) {
-        self.view.lost(ts_ns, lost);
-    }
-
-    fn end(&mut self, summary: &Summary) {
-        self.view.summary(summary);
-    }
-
-    fn resize(&mut self, columns: u16) {
-        self.view.resize(columns);
-    }
-
-    fn take(&mut self, out: &mut Vec<u8>) {
-        self.view.take(out);
-    }
-}
-
-fn view(
-    shared: &Shared,
-    text: fn(Clock, TextOptions) -> Box<dyn View>,
-    clock: Clock,
-    output: &Output,
-) -> Box<dyn View> {
-    let header = !shared.no_header;
-    match shared.output {
-        Format::Json => Box::new(Json::new(clock)),
-        Format::Csv => Box::new(Csv::new(clock, header)),
-        Format::Text => text(
-            clock,
-            TextOptions {
-                wide: shared.wide,
-                time: match (shared.time_of_day, shared.time_since_start) {
-                    (true, _) => TimeStyle::Clock,
-                    (_, true) => TimeStyle::SinceStartKept,
-                    _ => TimeStyle::SinceStart,
-                },
-                color: colored(shared),
-                header,
-                columns: output.columns(),
-                verbose: shared.verbose > 0,
-            },
-        ),
-    }
-}
-
-/// Whether stdout takes colours, and they are wanted.
-#[must_use]
-pub fn colored(shared: &Shared) -> bool {
-    match shared.color {
-        Color::Always => true,
-        Color::Never => false,
-        Color::Auto => anstream::AutoStream::choice(&io::stdout()) != anstream::ColorChoice::Never,
     }
 }

@@ -2,6 +2,9 @@
 
 use std::{fmt, str::FromStr};
 
+/// How long TIME_WAIT lasts, in ns, unless something ends it: `TCP_TIMEWAIT_LEN` of include/net/tcp.h.
+pub const TIME_WAIT_NS: u64 = 60_000_000_000;
+
 /// A state of a TCP socket, numbered as in the kernel's `include/net/tcp_states.h`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct State(u8);

@@ -183,12 +183,6 @@ impl Tally {
         }
     }
 
-    /// What makes a row from now on; what happened since the last table is forgotten.
-    pub fn group_by(&mut self, by: By) {
-        self.by = by;
-        self.happened.clear();
-    }
-
     /// Transitions so far.
     #[must_use]
     pub fn matrix(&self) -> &Matrix {
@@ -199,12 +193,6 @@ impl Tally {
     #[must_use]
     pub fn times(&self) -> Option<&Times> {
         self.times.as_ref()
-    }
-
-    /// The ports that are services.
-    #[must_use]
-    pub fn ports(&self) -> &Ports {
-        &self.ports
     }
 
     /// Takes the next event.

@@ -61,6 +61,9 @@ enum Page {
     Help,
 }
 
+/// The pages that have a tab and a number, in their order.
+const TABS: [Page; 4] = [Page::Ports, Page::Owners, Page::Resets, Page::Stream];
+
 /// What stands above all pages.
 #[derive(Clone, Debug, Default)]
 pub struct Header {
@@ -233,12 +236,9 @@ impl Top {
         match key.code {
             KeyCode::Char('q') => self.over = true,
             KeyCode::Esc | KeyCode::Backspace | KeyCode::Left => self.back(key.code == KeyCode::Esc),
-            KeyCode::Char('1') => self.turn_to(Page::Ports),
-            KeyCode::Char('2') => self.turn_to(Page::Owners),
-            KeyCode::Char('3') => self.turn_to(Page::Resets),
-            KeyCode::Char('4') => self.turn_to(Page::Stream),
-            KeyCode::Tab => self.turn_to(self.neighbour(1)),
-            KeyCode::BackTab => self.turn_to(self.neighbour(3)),
+            KeyCode::Char(digit @ '1'..='4') => self.turn_to_tab(digit as usize - '1' as usize),
+            KeyCode::Tab => self.turn_by(1),
+            KeyCode::BackTab => self.turn_by(TABS.len() - 1),
             KeyCode::Char('?' | 'h') => self.open(Page::Help),
             KeyCode::Char('/') => self.typing = true,
             KeyCode::Char('s' | '>') => self.sort = (self.sort + 1) % SORTS.len(),
@@ -282,10 +282,7 @@ impl Top {
                     && let Some(tab) =
                         self.tabs.iter().position(|(from, to)| (*from..*to).contains(&mouse.column))
                 {
-                    let pages = [Page::Ports, Page::Owners, Page::Resets, Page::Stream];
-                    if let Some(page) = pages.into_iter().nth(tab) {
-                        self.turn_to(page);
-                    }
+                    self.turn_to_tab(tab);
                 }
             }
             _ => {}
@@ -306,18 +303,17 @@ impl Top {
         self.selected = 0;
     }
 
-    fn neighbour(&self, steps: usize) -> Page {
-        let mut pages = [Page::Ports, Page::Owners, Page::Resets, Page::Stream];
-        let at = pages.iter().position(|page| *page == self.page).unwrap_or(0);
-        pages.rotate_left((at + steps) % 4);
-        let [page, ..] = pages;
-        page
+    fn turn_by(&mut self, tabs: usize) {
+        let at = TABS.iter().position(|page| *page == self.page).unwrap_or(0);
+        self.turn_to_tab((at + tabs) % TABS.len());
     }
 
-    fn turn_to(&mut self, page: Page) {
-        self.behind.clear();
-        self.page = page;
-        (self.selected, self.first) = (0, 0);
+    fn turn_to_tab(&mut self, tab: usize) {
+        if let Some(page) = TABS.get(tab) {
+            self.behind.clear();
+            self.page = page.clone();
+            (self.selected, self.first) = (0, 0);
+        }
     }
 
     fn open(&mut self, page: Page) {

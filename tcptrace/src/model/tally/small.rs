@@ -10,11 +10,8 @@ use crate::model::{
     event::{Event, Kind},
     found::{Form, Survey},
     socket::Socket,
-    state::State,
+    state::{State, TIME_WAIT_NS},
 };
-
-/// `TCP_TIMEWAIT_LEN` of include/net/tcp.h: how long TIME_WAIT lasts, unless something ends it.
-const TIME_WAIT_NS: u64 = 60_000_000_000;
 
 /// Them, by their ends.
 #[derive(Debug, Default)]

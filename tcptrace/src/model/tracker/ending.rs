@@ -13,11 +13,9 @@ use crate::model::{
     close,
     event::{Event, Kind},
     found::Whereabouts,
-    state::State,
+    state::{State, TIME_WAIT_NS},
 };
 
-/// `TCP_TIMEWAIT_LEN` of include/net/tcp.h: how long TIME_WAIT lasts.
-const TIME_WAIT_NS: u64 = 60_000_000_000;
 /// How exact the end of a minisock's time is known: its timer has the kernel's ticks, and runs late on a busy host.
 const TIMER_SLACK_NS: u64 = 50_000_000;
 

@@ -1,0 +1,146 @@
+//! What a command makes of what [`watch`](super::watch) brings it.
+
+use crate::{
+    cli::Shared,
+    kernel::clock::Clock,
+    model::{
+        event::Event,
+        filter::{Filter, Verdict},
+        found::Survey,
+        loss::Loss,
+        socket::Socket,
+        tracker::Tracker,
+    },
+    view::{Summary, output::Output},
+};
+
+/// What a command makes of what happens.
+pub trait Sink {
+    /// What the user wants to see happened. With [`Plan::whole`] only whole connections, otherwise all else.
+    fn event(&mut self, event: &Event);
+
+    /// Records were lost here, before `ts_ns`.
+    fn lost(&mut self, ts_ns: u64, lost: &Loss);
+
+    /// The host was looked at. What it says of minisocks and requests holds at `now_ns`.
+    fn surveyed(&mut self, _survey: &Survey, _filter: &Filter, _now_ns: u64) {}
+
+    /// When it wants to be drawn, `CLOCK_MONOTONIC` in ns.
+    fn due_ns(&self) -> Option<u64> {
+        None
+    }
+
+    /// Whether the host is to be looked at before it is drawn.
+    fn wants_look(&self) -> bool {
+        false
+    }
+
+    /// It is time to draw: at the beginning, when it is due, and at the end.
+    fn draw(&mut self, _scene: &Scene<'_>) {}
+
+    /// Comes back when the user has said something. Cancel-safe.
+    fn input(&mut self) -> impl Future<Output = ()> {
+        std::future::pending()
+    }
+
+    /// Whether it has had enough.
+    fn full(&self) -> bool {
+        false
+    }
+
+    /// The stream ends.
+    fn end(&mut self, summary: &Summary);
+
+    /// The terminal has so many columns now.
+    fn resize(&mut self, _columns: u16) {}
+
+    /// Appends what was written since this was last called.
+    fn take(&mut self, out: &mut Vec<u8>);
+}
+
+/// What there is to draw from.
+#[derive(Clone, Copy)]
+pub struct Scene<'a> {
+    pub(super) tracker: &'a Tracker,
+    pub(super) filter: &'a Filter,
+    /// Now, `CLOCK_MONOTONIC` in ns.
+    pub now_ns: u64,
+    /// How it went so far.
+    pub summary: Summary,
+    /// When in the run that is.
+    pub moment: Moment,
+}
+
+/// When something is drawn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moment {
+    /// The sockets that were there are known now.
+    Begin,
+    /// It was due.
+    Due,
+    /// The end.
+    End,
+}
+
+impl<'a> Scene<'a> {
+    /// Whether no filter but one of network namespaces keeps anything from being counted.
+    #[must_use]
+    pub fn counts_all(&self) -> bool {
+        *self.filter == Filter { netns: self.filter.netns.clone(), ..Filter::default() }
+    }
+
+    /// The full sockets that the user wants to see.
+    pub fn sockets(&self) -> impl Iterator<Item = Socket> + Clone + use<'a> {
+        let Self { filter, now_ns, .. } = *self;
+        let all = *filter == Filter::default();
+        self.tracker.sockets().filter(move |socket| all || wanted(filter, socket, now_ns))
+    }
+}
+
+/// Whether a socket is one that the user wants to see.
+#[must_use]
+pub fn wanted(filter: &Filter, socket: &Socket, now_ns: u64) -> bool {
+    admits(filter, &socket.event(now_ns))
+}
+
+/// Whether an event is one that the user wants to see.
+pub(super) fn admits(filter: &Filter, event: &Event) -> bool {
+    filter.judge(event) == Verdict::Admit && filter.shows(event)
+}
+
+/// What a command wants of the loop.
+#[expect(clippy::struct_excessive_bools, reason = "each is a choice of its own")]
+pub struct Plan<'a> {
+    /// The shared flags.
+    pub shared: &'a Shared,
+    /// Attach the retransmit probes.
+    pub retransmits: bool,
+    /// Repeat the kernel's own words.
+    pub raw: bool,
+    /// Tell whole connections, and only those.
+    pub whole: bool,
+    /// Begin with the connections that are open.
+    pub open: bool,
+    /// What else a line must be to be shown.
+    pub shows: Box<dyn Fn(&Event) -> bool>,
+}
+
+impl<'a> Plan<'a> {
+    /// For who wants all that happens, but for what is asked for by name.
+    #[must_use]
+    pub fn new(shared: &'a Shared) -> Self {
+        Self { shared, retransmits: false, raw: false, whole: false, open: false, shows: Box::new(|_| true) }
+    }
+}
+
+/// What a [`Sink`] is made of.
+pub struct Start<'a> {
+    /// Tells the time of day.
+    pub clock: Clock,
+    /// Now, `CLOCK_MONOTONIC` in ns.
+    pub now_ns: u64,
+    /// Where it will be shown.
+    pub output: &'a Output,
+    /// Whether this kernel reports RSTs that belong to no socket, and gives reasons (6.10 on).
+    pub reasons: bool,
+}
