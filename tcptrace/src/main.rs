@@ -4,8 +4,8 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use tcptrace::{
-    cli::{Cli, Command, Shared},
-    commands::{conns, hist, rst, top, trace, watch::Outcome},
+    cli::{Cli, Command},
+    commands::{conns, hist, probes, rst, top, trace, watch::Outcome},
     view::Summary,
 };
 
@@ -18,14 +18,20 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let command = cli.command.unwrap_or(Command::Trace(cli.trace));
     let shared = match &command {
-        Command::Trace(args) => &args.shared,
-        Command::Conns(args) => &args.shared,
-        Command::Hist(args) => &args.shared,
-        Command::Rst(args) => &args.shared,
-        Command::Top(args) => &args.shared,
+        Command::Trace(args) => Some(&args.shared),
+        Command::Conns(args) => Some(&args.shared),
+        Command::Hist(args) => Some(&args.shared),
+        Command::Rst(args) => Some(&args.shared),
+        Command::Top(args) => Some(&args.shared),
+        Command::Probes(_) => None,
     };
+    let verbose = match &command {
+        Command::Probes(args) => args.verbose,
+        _ => shared.map_or(0, |shared| shared.verbose),
+    };
+    let quiet = shared.is_some_and(|shared| shared.quiet);
     // What is logged would run over the screen of top.
-    init_log(shared, matches!(command, Command::Top(_)));
+    init_log(quiet || matches!(command, Command::Top(_)), verbose);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let result = match runtime {
         Ok(runtime) => runtime.block_on(async {
@@ -35,16 +41,24 @@ fn main() -> ExitCode {
                 Command::Hist(args) => hist::run(args).await,
                 Command::Rst(args) => rst::run(args).await,
                 Command::Top(args) => top::run(args).await,
+                Command::Probes(args) => return probes::run(args).await.map(Err),
             }
+            .map(Ok)
         }),
         Err(error) => Err(anyhow::Error::new(error).context("cannot start")),
     };
     match result {
-        Ok(Outcome { summary, cut_short }) => {
-            if !shared.quiet && !cut_short {
+        Ok(Err(all_seen)) => ExitCode::from(if all_seen { 0 } else { FAILED }),
+        Ok(Ok(Outcome { summary, cut_short })) => {
+            if !quiet && !cut_short {
                 say(&format_summary(&summary));
             }
-            if shared.strict && summary.lost > 0 { ExitCode::from(LOST) } else { ExitCode::SUCCESS }
+            let strict = shared.is_some_and(|shared| shared.strict);
+            if strict && summary.lost + summary.gaps + summary.beyond > 0 {
+                ExitCode::from(LOST)
+            } else {
+                ExitCode::SUCCESS
+            }
         }
         Err(error) => {
             say(&format!("tcptrace: {error:#}"));
@@ -60,14 +74,18 @@ fn say(text: &str) {
 }
 
 fn format_summary(summary: &Summary) -> String {
-    let Summary { events, lost, elapsed_us, .. } = summary;
+    let Summary { events, lost, gaps, beyond, elapsed_us, .. } = summary;
     #[expect(clippy::cast_precision_loss, reason = "shown to a tenth of a second")]
     let seconds = *elapsed_us as f64 / 1e6;
-    format!("{events} events, {lost} lost, {seconds:.1} s")
+    let if_any =
+        |count: &u64, what: &str| if *count > 0 { format!(", {count} {what}") } else { String::new() };
+    let gaps = if_any(gaps, "connections ended unseen");
+    let beyond = if_any(beyond, "sockets beyond --max-sockets");
+    format!("{events} events, {lost} lost{gaps}{beyond}, {seconds:.1} s")
 }
 
-fn init_log(shared: &Shared, screen: bool) {
-    let level = match (shared.quiet || screen, shared.verbose) {
+fn init_log(quiet: bool, verbose: u8) {
+    let level = match (quiet, verbose) {
         (true, _) => log::LevelFilter::Error,
         (_, 0) => log::LevelFilter::Warn,
         (_, 1) => log::LevelFilter::Info,
@@ -75,7 +93,7 @@ fn init_log(shared: &Shared, screen: bool) {
     };
     env_logger::Builder::new()
         // What the libraries say is for who debugs them.
-        .filter_level(if shared.verbose > 2 { level } else { level.min(log::LevelFilter::Warn) })
+        .filter_level(if verbose > 2 { level } else { level.min(log::LevelFilter::Warn) })
         .filter_module("tcptrace", level)
         .format(|out, record| {
             use std::io::Write as _;

@@ -76,6 +76,11 @@ fn help_of_rst() {
 }
 
 #[test]
+fn help_of_probes() {
+    insta::assert_snapshot!(help(&["probes", "--help"]));
+}
+
+#[test]
 fn help_of_top() {
     insta::assert_snapshot!(help(&["top", "--help"]));
 }

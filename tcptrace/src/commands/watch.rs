@@ -17,12 +17,18 @@ use super::{
 };
 use crate::{
     cli::Format,
-    kernel::{attach::Settings, cgroup::Paths, clock, clock::Clock},
+    kernel::{
+        attach::{Settings, Sight},
+        cgroup::Paths,
+        clock,
+        clock::Clock,
+    },
     model::{
         event::{Event, Kind, OwnerSource},
         filter::Verdict,
         found::Survey,
         gate::Gate,
+        loss::Loss,
         tracker::{Fate, Tracker},
     },
     source::{
@@ -63,15 +69,23 @@ pub async fn run<S: Sink>(
     let filter = shared.filter()?;
     let mut output = Output::stdout().context("cannot use stdout")?;
     let mut stop = Stop::new().context("cannot listen for signals")?;
-    let settings =
-        Settings { ring_bytes: shared.buffer, retransmits: plan.retransmits, filter: filter.clone() };
-    let (mut source, reasons) = Live::open(&settings)?;
+    let settings = Settings {
+        ring_bytes: shared.buffer,
+        retransmits: plan.retransmits,
+        filter: filter.clone(),
+        tolerant: false,
+    };
+    let (mut source, Sight { reasons, .. }) = Live::open(&settings)?;
+    // No thread has been started yet.
+    if !shared.keep_privileges {
+        source.attached().drop_privileges();
+    }
     let clock = Clock::now();
     let sink =
         sink(&Start { clock, now_ns: clock::monotonic_ns(), output: &output, reasons: !reasons.is_empty() })?;
     stop.after(shared.duration);
     let mut stream = Stream {
-        tracker: Tracker::new(reasons, plan.raw, plan.whole),
+        tracker: Tracker::new(reasons, plan.raw, plan.whole).limited_to(shared.max_sockets),
         surveyor: Surveyor::begin(filter.netns.clone()),
         backlog: Vec::new(),
         begun: false,
@@ -87,6 +101,8 @@ pub async fn run<S: Sink>(
             events: 0,
             limit: shared.count,
             lost: 0,
+            gaps: 0,
+            beyond: 0,
             whole: plan.whole,
             open: plan.open,
             shows: plan.shows,
@@ -163,7 +179,7 @@ async fn finish<S: Sink>(stream: &mut Stream<S>, source: &mut Live, output: &mut
 }
 
 /// Why the output could not be written, and what helps.
-fn unwritable(error: &io::Error) -> anyhow::Error {
+pub(super) fn unwritable(error: &io::Error) -> anyhow::Error {
     let fix = match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
             "make room, or write to another file system"
@@ -234,7 +250,7 @@ impl<S: Sink> Stream<S> {
         if waits && backlog.len() >= BACKLOG {
             return false;
         }
-        let Batch { more, now_ns, lost } = source.drain(|Decoded { record, detail }| {
+        let Batch { more, now_ns, mut lost } = source.drain(|Decoded { record, detail }| {
             if waits {
                 backlog.push((*record, detail.copied()));
                 return backlog.len() < BACKLOG;
@@ -245,10 +261,10 @@ impl<S: Sink> Stream<S> {
         if !waits {
             tracker.tick(now_ns, &mut |event| shown.pass(event));
         }
-        if lost.total() > 0 {
-            self.lost = true;
-            shown.lost += lost.total();
-            shown.sink.lost(now_ns, &lost);
+        self.lost |= lost.total() > 0;
+        lost.beyond = tracker.take_turned_away();
+        if !lost.is_none() {
+            shown.lose(now_ns, &lost);
         }
         more
     }
@@ -317,7 +333,10 @@ impl<S: Sink> Stream<S> {
                     self.begun = true;
                     log::info!("watching; {} sockets were there; Ctrl-C ends it", survey.sockets.len());
                 } else {
-                    tracker.reconcile(&survey, now_ns, &mut |event| shown.pass(event));
+                    let gaps = tracker.reconcile(&survey, now_ns, &mut |event| shown.pass(event));
+                    if gaps > 0 {
+                        shown.lose(now_ns, &Loss { gaps, ..Loss::default() });
+                    }
                 }
                 self.catch_up();
                 if first {
@@ -379,6 +398,8 @@ struct Shown<S> {
     events: u64,
     limit: Option<NonZeroU64>,
     lost: u64,
+    gaps: u64,
+    beyond: u64,
     whole: bool,
     open: bool,
     shows: Box<dyn Fn(&Event) -> bool>,
@@ -413,6 +434,13 @@ impl<S: Sink> Shown<S> {
         fate
     }
 
+    fn lose(&mut self, ts_ns: u64, lost: &Loss) {
+        self.lost += lost.total();
+        self.gaps += lost.gaps;
+        self.beyond += lost.beyond;
+        self.sink.lost(ts_ns, lost);
+    }
+
     fn draw(&mut self, tracker: &Tracker, moment: Moment) {
         let summary = self.summary();
         let now_ns = summary.ts_ns;
@@ -430,6 +458,8 @@ impl<S: Sink> Shown<S> {
             ts_ns,
             events: self.events,
             lost: self.lost,
+            gaps: self.gaps,
+            beyond: self.beyond,
             elapsed_us: self.clock.since_start_ns(ts_ns) / 1000,
         }
     }

@@ -2,19 +2,21 @@
 
 use std::{
     fs, io,
-    os::fd::{AsFd as _, AsRawFd as _},
+    os::fd::{AsFd as _, AsRawFd as _, OwnedFd},
+    time::Duration,
 };
 
 use aya::{
     Btf, Ebpf, EbpfError, EbpfLoader,
     maps::{Array, MapData, PerCpuArray, RingBuf},
     programs::{
-        BtfTracePoint, Program, ProgramError, RawTracePoint, raw_trace_point::RawTracePointLink,
+        self, BtfTracePoint, ProgramError, RawTracePoint, raw_trace_point::RawTracePointLink,
         tp_btf::BtfTracePointLink,
     },
+    sys::Stats,
 };
 use aya_log::EbpfLogger;
-use tcptrace_common::layout::ABSENT;
+use tcptrace_common::layout::{ABSENT, Layout};
 use zerocopy::IntoBytes as _;
 
 use super::{KernelError, layout, privilege};
@@ -32,6 +34,8 @@ pub struct Settings {
     pub retransmits: bool,
     /// What the user wants to see.
     pub filter: Filter,
+    /// Whether to go on where a probe cannot be attached: [`Attached::probes`] says which.
+    pub tolerant: bool,
 }
 
 /// A probe that is attached as long as this lives.
@@ -47,6 +51,8 @@ pub struct Attached {
     lost: PerCpuArray<MapData, u64>,
     busy: PerCpuArray<MapData, u64>,
     bell: Array<MapData, u32>,
+    /// Why probes are not attached.
+    refused: Vec<(&'static str, String)>,
     logger: EbpfLogger<&'static dyn log::Log>,
 }
 
@@ -56,23 +62,79 @@ pub struct Tap {
     pub attached: Attached,
     /// The records.
     pub ring: RingBuf<MapData>,
-    /// The running kernel's names for RST reasons.
-    pub reasons: Reasons,
+    /// What this kernel lets be seen.
+    pub sight: Sight,
 }
 
-/// The probes that every command needs.
-const PROBES: [&str; 3] = ["inet_sock_set_state", "tcp_send_reset", "tcp_receive_reset"];
-/// Takes over from the first where the kernel skips it; attached after it.
-const AGAIN: (&str, &str) = ("inet_sock_set_state_again", "inet_sock_set_state");
-/// The probes that are attached when asked for.
-const RETRANSMIT_PROBES: [&str; 2] = ["tcp_retransmit_skb", "tcp_retransmit_synack"];
+/// What the running kernel lets be seen.
+#[derive(Clone, Debug, Default)]
+pub struct Sight {
+    /// The kernel's release.
+    pub release: String,
+    /// Its names for RST reasons; empty where it gives none.
+    pub reasons: Reasons,
+    /// Whether RSTs that belong to no socket are reported (6.10 on).
+    pub stray_resets: bool,
+    /// Whether programs may ask for a socket's cookie (5.12 on).
+    pub cookies: bool,
+    /// What was asked of BTF, and what of it this kernel does not have.
+    pub fields: usize,
+    /// The latter: structures' fields, functions and arguments of tracepoints.
+    pub absent: Vec<String>,
+    /// Size of the ring in bytes.
+    pub ring_bytes: u32,
+}
+
+/// A probe, and what became of it.
+#[derive(Clone, Debug)]
+pub struct Probe {
+    /// The program's name.
+    pub name: &'static str,
+    /// What it is attached to.
+    pub tracepoint: &'static str,
+    /// What the kernel says of the program; or why it is not there.
+    pub state: Result<Program, String>,
+}
+
+/// A program in the kernel.
+#[derive(Clone, Copy, Debug)]
+pub struct Program {
+    /// Its instructions, after the verifier took out what can never run.
+    pub instructions: Option<u32>,
+    /// Instructions that the verifier went through, over all paths (5.16 on).
+    pub verified: Option<u32>,
+    /// How often it ran, and for how long, while the kernel kept statistics ([`statistics`]).
+    pub runs: (u64, Duration),
+}
+
+/// When a program is attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum When {
+    Always,
+    /// The kernel keeps a program from interrupting itself.
+    NoRecursion,
+    /// Retransmits are asked for.
+    Retransmits,
+}
+
+/// Every program, the tracepoint that it is for, and when it is attached. The second for transitions takes over from the
+/// first where the kernel skips it, so it is attached after it.
+const PROGRAMS: [(&str, &str, When); 6] = [
+    ("inet_sock_set_state", "inet_sock_set_state", When::Always),
+    ("tcp_send_reset", "tcp_send_reset", When::Always),
+    ("tcp_receive_reset", "tcp_receive_reset", When::Always),
+    ("tcp_retransmit_skb", "tcp_retransmit_skb", When::Retransmits),
+    ("tcp_retransmit_synack", "tcp_retransmit_synack", When::Retransmits),
+    (AGAIN, "inet_sock_set_state", When::NoRecursion),
+];
+const AGAIN: &str = "inet_sock_set_state_again";
 
 /// Loads and attaches the probes.
 pub fn attach(settings: &Settings) -> Result<Tap, KernelError> {
     privilege::check()?;
     privilege::raise_memlock();
     let release = release();
-    let layout::Found { layout, reasons } = layout::find(&release)?;
+    let layout::Found { layout, reasons, absent } = layout::find(&release)?;
     let refused = |what: String, error: &(dyn std::error::Error + 'static)| refusal(what, error, &release);
 
     let ring_bytes = settings.ring_bytes.max(page_bytes()).checked_next_power_of_two().unwrap_or(1 << 31);
@@ -94,24 +156,27 @@ pub fn attach(settings: &Settings) -> Result<Tap, KernelError> {
         })?;
 
     let mut links = Vec::new();
-    let wanted = PROBES.iter().chain(RETRANSMIT_PROBES.iter().filter(|_| settings.retransmits));
+    let mut not_attached = Vec::new();
     // The logger takes its map out, so it comes after the loader and before the programs that use it.
     let logger = EbpfLogger::init(&mut ebpf).map_err(|error| KernelError::Object(error.to_string()))?;
     let btf = Btf::from_sys_fs().map_err(|error| refused("show its types".to_owned(), &error))?;
-    for name in wanted {
+    for (name, tracepoint, when) in PROGRAMS {
+        let why_not = match when {
+            When::NoRecursion if layout.no_recursion == ABSENT => "not needed on this kernel",
+            When::Retransmits if !settings.retransmits => "not asked for",
+            _ => "",
+        };
+        if !why_not.is_empty() {
+            not_attached.push((name, why_not.to_owned()));
+            continue;
+        }
         let program =
             ebpf.program_mut(name).ok_or_else(|| KernelError::Object(format!("it has no program {name}")))?;
-        let link = start(program, name, &btf)
-            .map_err(|error| refused(format!("run the probe on {name}"), &error))?;
-        links.push(link);
-    }
-    if layout.no_recursion != ABSENT {
-        let (name, tracepoint) = AGAIN;
-        let program =
-            ebpf.program_mut(name).ok_or_else(|| KernelError::Object(format!("it has no program {name}")))?;
-        let link = start(program, tracepoint, &btf)
-            .map_err(|error| refused(format!("run the second probe on {tracepoint}"), &error))?;
-        links.push(link);
+        match start(program, tracepoint, &btf) {
+            Ok(link) => links.push(link),
+            Err(error) if settings.tolerant => not_attached.push((name, short(&chain(&error)))),
+            Err(error) => return Err(refused(format!("run the probe {name}"), &error)),
+        }
     }
     let map = |ebpf: &mut Ebpf, name: &str| {
         ebpf.take_map(name).ok_or_else(|| KernelError::Object(format!("it has no map {name}")))
@@ -126,12 +191,22 @@ pub fn attach(settings: &Settings) -> Result<Tap, KernelError> {
         .map_err(|error| refused("share what was taken over".to_owned(), &error))?;
     let bell = Array::try_from(map(&mut ebpf, "BELL")?)
         .map_err(|error| refused("share the reader's bell".to_owned(), &error))?;
-    Ok(Tap { attached: Attached { links, ebpf, lost, busy, bell, logger }, ring, reasons })
+    let sight = Sight {
+        cookies: layout.has_cookie != ABSENT,
+        stray_resets: layout.has_reason != ABSENT,
+        fields: Layout::FIELDS.len(),
+        release,
+        reasons,
+        absent,
+        ring_bytes,
+    };
+    let attached = Attached { links, ebpf, lost, busy, bell, refused: not_attached, logger };
+    Ok(Tap { attached, ring, sight })
 }
 
-fn start(program: &mut Program, name: &str, btf: &Btf) -> Result<Link, ProgramError> {
+fn start(program: &mut programs::Program, name: &str, btf: &Btf) -> Result<Link, ProgramError> {
     match program {
-        Program::RawTracePoint(program) => start_raw(program, name).map(Link::Raw),
+        programs::Program::RawTracePoint(program) => start_raw(program, name).map(Link::Raw),
         program => {
             let program: &mut BtfTracePoint = program.try_into()?;
             program.load(name, btf)?;
@@ -151,6 +226,37 @@ impl Attached {
     /// Takes the probes out of the kernel. What is in the ring stays readable.
     pub fn detach(&mut self) {
         self.links.clear();
+    }
+
+    /// Every probe, and what became of it.
+    #[must_use]
+    pub fn probes(&self) -> Vec<Probe> {
+        let state = |name: &str| {
+            if let Some((_, why)) = self.refused.iter().find(|(refused, _)| *refused == name) {
+                return Err(why.clone());
+            }
+            let info = self.ebpf.program(name).ok_or("it is not in the object")?.info();
+            let info = info.map_err(|error| short(&chain(&error)))?;
+            Ok(Program {
+                // An instruction has 8 bytes.
+                instructions: info.size_translated().map(|bytes| bytes / 8),
+                verified: info.verified_instruction_count(),
+                runs: (info.run_count(), info.run_time()),
+            })
+        };
+        PROGRAMS.map(|(name, tracepoint, _)| Probe { name, tracepoint, state: state(name) }).into()
+    }
+
+    /// Whether the maps can be read with the rights that the process has now: before 5.19 that took `CAP_BPF` where
+    /// sysctl `kernel.unprivileged_bpf_disabled` is set (__sys_bpf()).
+    fn is_readable(&self) -> bool {
+        self.lost.get(&0, 0).is_ok()
+    }
+
+    /// Gives up all rights that are not needed any more. What else the process is to start it starts after this: each
+    /// thread has rights of its own, from the one that started it.
+    pub fn drop_privileges(&self) {
+        privilege::drop_rest(|| self.is_readable());
     }
 
     /// Has the next event make the ring readable.
@@ -173,7 +279,7 @@ impl Attached {
         }
         if thorough {
             // What the second is skipped for matters only if the first was, too.
-            let programs = self.ebpf.programs().filter(|(name, _)| *name != AGAIN.0);
+            let programs = self.ebpf.programs().filter(|(name, _)| *name != AGAIN);
             let skipped: u64 = programs.filter_map(|(_, program)| recursion_misses(program)).sum();
             let taken_over = self.busy.get(&1, 0).map_or(0, |per_cpu| per_cpu.iter().sum());
             loss.skipped = skipped.saturating_sub(taken_over);
@@ -184,10 +290,16 @@ impl Attached {
 
 /// How often the kernel skipped a program because it was running on that CPU already (5.12 on: from the
 /// program's fdinfo, bpf_prog_show_fdinfo() in kernel/bpf/syscall.c).
-fn recursion_misses(program: &Program) -> Option<u64> {
+fn recursion_misses(program: &programs::Program) -> Option<u64> {
     let fd = program.fd().ok()?.as_fd().as_raw_fd();
     let info = fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?;
     info.lines().find_map(|line| line.strip_prefix("recursion_misses:")?.trim().parse().ok())
+}
+
+/// Has the kernel keep statistics of all programs on this host, as long as the descriptor is open. They cost every run of
+/// each some 20 to 40 ns.
+pub fn statistics() -> io::Result<OwnedFd> {
+    aya::sys::enable_stats(Stats::RunTime).map_err(io::Error::other)
 }
 
 /// What the kernel said, with the remedy that fits.

@@ -19,6 +19,9 @@ pub(super) struct Found {
     pub(super) layout: Layout,
     /// The names of the kernel's RST reasons; empty before 6.10.
     pub(super) reasons: Reasons,
+    /// Fields and features that this kernel does not have, as they were asked for. Most exist by turns: one on older
+    /// kernels, the other on newer.
+    pub(super) absent: Vec<String>,
 }
 
 /// Asks the running kernel.
@@ -46,16 +49,15 @@ pub(super) fn find(release: &str) -> Result<Found, KernelError> {
             ABSENT
         }
     });
-    // Most of these exist by turns: one on older kernels, the other on newer.
-    let absent: Vec<&str> = Layout::FIELDS
+    let absent: Vec<String> = Layout::FIELDS
         .iter()
         .filter(|field| matches!(look_up(&btf, field), Ok(None)))
-        .map(|field| field.name)
+        .map(|field| describe(field.lookup))
         .collect();
-    log::debug!("fields that {release} does not have: {}", absent.join(" "));
+    log::debug!("{release} does not have: {}", absent.join(", "));
     match trouble {
         Some(error) => Err(error),
-        None => Ok(Found { layout, reasons: reasons(&btf) }),
+        None => Ok(Found { layout, reasons: reasons(&btf), absent }),
     }
 }
 

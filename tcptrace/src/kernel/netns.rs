@@ -40,6 +40,11 @@ pub fn resolve(name: &str) -> Result<u32, KernelError> {
     u32::try_from(inode).map_err(|_| missing(name, "its inode number is too large for one"))
 }
 
+/// The inode number of this process's network namespace.
+pub fn own() -> Result<u32, KernelError> {
+    resolve("/proc/self/ns/net")
+}
+
 /// Whether a file is a network namespace: a link of the kernel's to one, or a place where one is mounted.
 fn is_netns(path: &Path, inode: u64) -> bool {
     let own_name = format!("net:[{inode}]");

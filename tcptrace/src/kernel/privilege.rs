@@ -1,7 +1,10 @@
 //! What the process may do, before the kernel is asked for more.
 
-use caps::{CapSet, Capability};
-use rustix::process::{Resource, Rlimit, setrlimit};
+use caps::{CapSet, Capability, CapsHashSet};
+use rustix::{
+    process::{Resource, Rlimit, setrlimit},
+    thread::set_no_new_privs,
+};
 
 use super::KernelError;
 
@@ -23,6 +26,41 @@ pub(super) fn check() -> Result<(), KernelError> {
     let arguments = std::env::args_os().skip(1).map(|argument| argument.to_string_lossy().into_owned());
     let missing = format!("{} {}", missing.join(" and "), if missing.len() == 1 { "is" } else { "are" });
     Err(KernelError::Privileges { missing, remedy: command_as_root(arguments) })
+}
+
+/// What reading the sockets that exist takes: entering other network namespaces, and seeing the descriptors of other
+/// users' processes (proc_pid_readlink(), proc_fd_permission()).
+const KEPT: [Capability; 3] =
+    [Capability::CAP_SYS_ADMIN, Capability::CAP_SYS_PTRACE, Capability::CAP_DAC_READ_SEARCH];
+
+/// Gives up every capability but [`KEPT`] for good, and sets `no_new_privs`, in this thread and those that it starts.
+/// `CAP_BPF` stays where `works` says that it does not go without.
+pub(super) fn drop_rest(works: impl Fn() -> bool) {
+    match try_drop_rest(works) {
+        Ok(kept) => {
+            let mut names: Vec<String> = kept.iter().map(ToString::to_string).collect();
+            names.sort_unstable();
+            let names = if names.is_empty() { "none".to_owned() } else { names.join(" ") };
+            log::info!("privileges dropped; no_new_privs is set; capabilities kept: {names}");
+        }
+        Err(error) => log::warn!("the privileges that are not needed any more cannot be dropped: {error}"),
+    }
+}
+
+fn try_drop_rest(works: impl Fn() -> bool) -> Result<CapsHashSet, Box<dyn std::error::Error>> {
+    set_no_new_privs(true)?;
+    let permitted = caps::read(None, CapSet::Permitted)?;
+    let mut kept: CapsHashSet =
+        KEPT.into_iter().filter(|capability| permitted.contains(capability)).collect();
+    caps::set(None, CapSet::Inheritable, &CapsHashSet::new())?;
+    // Out of the effective set first: from there it can come back.
+    caps::set(None, CapSet::Effective, &kept)?;
+    if !works() && permitted.contains(&Capability::CAP_BPF) {
+        kept.insert(Capability::CAP_BPF);
+        caps::set(None, CapSet::Effective, &kept)?;
+    }
+    caps::set(None, CapSet::Permitted, &kept)?;
+    Ok(kept)
 }
 
 /// The command that was given, as one that has the rights.

@@ -21,6 +21,12 @@ pub fn memory() -> u64 {
     pages * u64::try_from(page_size()).unwrap_or(0)
 }
 
+/// The name of this process, as the kernel has it.
+#[must_use]
+pub fn comm() -> String {
+    std::fs::read_to_string("/proc/self/comm").unwrap_or_default().trim_end_matches('\n').to_owned()
+}
+
 /// The host's name, and its kernel's release.
 #[must_use]
 pub fn host() -> (String, String) {

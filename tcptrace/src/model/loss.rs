@@ -13,10 +13,21 @@ pub struct Loss {
     pub skipped: u64,
     /// Records that made no sense.
     pub unreadable: u64,
+    /// Connections whose end nobody told, found by comparing with the sockets that exist. What they lack is most often
+    /// counted above already.
+    pub gaps: u64,
+    /// Sockets that could not be remembered, because there are too many.
+    pub beyond: u64,
 }
 
 impl Loss {
-    /// All of it.
+    /// Whether nothing was lost.
+    #[must_use]
+    pub fn is_none(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Events lost, without [`gaps`](Self::gaps) and [`beyond`](Self::beyond), which count connections.
     #[must_use]
     pub fn total(&self) -> u64 {
         self.full.iter().sum::<u64>() + self.skipped + self.unreadable
@@ -35,6 +46,8 @@ impl Sub for Loss {
             full,
             skipped: self.skipped.saturating_sub(earlier.skipped),
             unreadable: self.unreadable.saturating_sub(earlier.unreadable),
+            gaps: self.gaps.saturating_sub(earlier.gaps),
+            beyond: self.beyond.saturating_sub(earlier.beyond),
         }
     }
 }

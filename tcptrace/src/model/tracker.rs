@@ -106,6 +106,10 @@ pub struct Tracker {
     raw: bool,
     /// Tell whole connections, too.
     whole: bool,
+    /// Sockets remembered at most, if that is limited.
+    limit: Option<usize>,
+    /// Sockets that there was no room for since this was last asked.
+    turned_away: u64,
 }
 
 impl Tracker {
@@ -114,6 +118,23 @@ impl Tracker {
     #[must_use]
     pub fn new(reasons: Reasons, raw: bool, whole: bool) -> Self {
         Self { reasons, raw, whole, ..Self::default() }
+    }
+
+    /// The same, remembering so many sockets at most. What happens to others is told as far as the record itself says it;
+    /// whole connections are not.
+    #[must_use]
+    pub fn limited_to(self, sockets: usize) -> Self {
+        Self { limit: Some(sockets), ..self }
+    }
+
+    /// How many sockets there was no room for since this was last asked.
+    pub fn take_turned_away(&mut self) -> u64 {
+        std::mem::take(&mut self.turned_away)
+    }
+
+    /// Whether there is no room for one more.
+    fn is_full(&self) -> bool {
+        self.limit.is_some_and(|limit| self.len() >= limit)
     }
 
     /// How many sockets are remembered.
@@ -215,6 +236,15 @@ impl Tracker {
         } else {
             None
         };
+        if self.is_full() && !self.conns.contains_key(&key) {
+            self.turned_away += u64::from(birth || old == State::LISTEN);
+            let id = (record.cookie != 0).then_some(Id(record.cookie));
+            let (old, new) = (Some(old), Some(new));
+            if old != new || self.raw {
+                emit(Event { kind: Kind::Transition, id, old, new, ..event_of(record, None) });
+            }
+            return;
+        }
         let whole = self.whole;
         let own_ids = &mut self.own_ids;
         let conn = self.conns.entry(key).or_insert_with(|| Conn {

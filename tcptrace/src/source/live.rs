@@ -14,10 +14,10 @@ use tokio::{
 use super::decode::{Decoded, decode};
 use crate::kernel::{
     KernelError,
-    attach::{self, Attached, Settings, Tap},
+    attach::{self, Attached, Settings, Sight, Tap},
     clock,
 };
-use crate::model::{loss::Loss, tracker::Reasons};
+use crate::model::loss::Loss;
 
 /// The pause after a look that found something.
 const BUSY: Duration = Duration::from_millis(4);
@@ -68,9 +68,9 @@ pub struct Batch {
 }
 
 impl Live {
-    /// Attaches the probes. Returns the kernel's names for RST reasons beside the source.
-    pub fn open(settings: &Settings) -> Result<(Self, Reasons), KernelError> {
-        let Tap { attached, ring, reasons } = attach::attach(settings)?;
+    /// Attaches the probes. Returns what the kernel lets be seen beside the source.
+    pub fn open(settings: &Settings) -> Result<(Self, Sight), KernelError> {
+        let Tap { attached, ring, sight } = attach::attach(settings)?;
         #[expect(
             unsafe_code,
             reason = "the ring reader's one: tokio cannot know that a ring keeps its descriptor"
@@ -86,7 +86,7 @@ impl Live {
             told: Loss::default(),
             thorough_at: Instant::now() + THOROUGH,
         };
-        Ok((live, reasons))
+        Ok((live, sight))
     }
 
     /// Waits until it is time to look into the ring again. Cancel-safe.
@@ -134,6 +134,12 @@ impl Live {
             Pace::Settling | Pace::Idle => Pace::Idle,
         };
         Batch { more: count == BATCH, now_ns, lost: self.lost(count > 0) }
+    }
+
+    /// The probes.
+    #[must_use]
+    pub fn attached(&self) -> &Attached {
+        &self.attached
     }
 
     /// Takes the probes out of the kernel; what is in the ring can still be drained.

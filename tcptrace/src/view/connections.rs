@@ -270,11 +270,13 @@ impl View for Connections {
     }
 
     fn lost(&mut self, _ts_ns: u64, lost: &Loss) {
-        let _ = write!(
-            self.line,
-            "LOST {}: records of connections are missing; see tcptrace trace",
-            lost.total()
-        );
+        let _ = match (lost.total(), lost.gaps) {
+            (0, 0) => write!(self.line, "LOST: {} sockets are beyond --max-sockets", lost.beyond),
+            (0, gaps) => write!(self.line, "LOST: {gaps} connections ended unseen; how is unknown"),
+            (lost, _) => {
+                write!(self.line, "LOST {lost}: records of connections are missing; see tcptrace trace")
+            }
+        };
         self.end_line(AnsiColor::Red.on_default().bold());
     }
 

@@ -57,7 +57,9 @@ impl View for Json {
 
     fn lost(&mut self, ts_ns: u64, lost: &Loss) {
         let fields = [("kind", Value::Word("lost")), ("lost", Value::Number(lost.total()))];
-        self.object(ts_ns, fields.into_iter());
+        let gaps = (lost.gaps > 0).then_some(("gaps", Value::Number(lost.gaps)));
+        let beyond = (lost.beyond > 0).then_some(("beyond", Value::Number(lost.beyond)));
+        self.object(ts_ns, fields.into_iter().chain(gaps).chain(beyond));
     }
 
     fn summary(&mut self, summary: &Summary) {
@@ -65,6 +67,8 @@ impl View for Json {
             ("kind", Value::Word("summary")),
             ("events", Value::Number(summary.events)),
             ("lost", Value::Number(summary.lost)),
+            ("gaps", Value::Number(summary.gaps)),
+            ("beyond", Value::Number(summary.beyond)),
             ("elapsed_us", Value::Number(summary.elapsed_us)),
         ];
         self.object(summary.ts_ns, fields.into_iter());

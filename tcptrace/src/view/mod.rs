@@ -7,6 +7,7 @@ pub mod errno;
 pub mod fields;
 mod json;
 pub mod output;
+pub mod probes;
 pub mod report;
 pub mod terminal;
 pub mod text;
@@ -28,6 +29,10 @@ pub struct Summary {
     pub events: u64,
     /// Events lost.
     pub lost: u64,
+    /// Connections whose end was not told (see [`Loss::gaps`]).
+    pub gaps: u64,
+    /// Sockets that could not be remembered (see [`Loss::beyond`]).
+    pub beyond: u64,
     /// From start to end, in µs.
     pub elapsed_us: u64,
 }

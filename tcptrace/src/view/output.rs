@@ -32,6 +32,13 @@ pub fn write_now(bytes: &[u8]) {
     let _ = stdout.write_all(bytes).and_then(|()| stdout.flush());
 }
 
+/// Writes to stdout what is all there is to write.
+pub fn print(text: &str) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(text.as_bytes())?;
+    stdout.flush()
+}
+
 /// Standard output.
 pub struct Output {
     sink: Sink,

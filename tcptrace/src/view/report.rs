@@ -169,6 +169,8 @@ pub struct Csv {
     /// Names of the columns, once the first page was there.
     columns: Vec<String>,
     header: bool,
+    /// Losses before the first page, which brings the header.
+    early: Vec<(u64, Loss)>,
     writer: csv::Writer<Vec<u8>>,
 }
 
@@ -177,7 +179,15 @@ impl Csv {
     #[must_use]
     pub fn new(clock: Clock, header: bool, cgroups: Cgroups) -> Self {
         let writer = csv::WriterBuilder::new().flexible(false).from_writer(Vec::new());
-        Self { clock, time: TimeText::default(), cgroups, columns: Vec::new(), header, writer }
+        Self {
+            clock,
+            time: TimeText::default(),
+            cgroups,
+            columns: Vec::new(),
+            header,
+            early: Vec::new(),
+            writer,
+        }
     }
 
     /// Names and values, with what JSON has as an object spread over columns.
@@ -233,10 +243,13 @@ impl Csv {
                 }
             }
         }
-        self.columns.push("lost".to_owned());
+        self.columns.extend(["lost", "gaps", "beyond"].map(str::to_owned));
         if self.header {
             let _ =
                 self.writer.write_record(["ts"].into_iter().chain(self.columns.iter().map(|name| &**name)));
+        }
+        for (ts_ns, lost) in std::mem::take(&mut self.early) {
+            self.row(ts_ns, &rows::lost(&lost));
         }
     }
 }
@@ -251,8 +264,9 @@ impl Report for Csv {
     }
 
     fn lost(&mut self, ts_ns: u64, lost: &Loss) {
-        // Before the first page there is no header; the next page's loss is in the summary on stderr.
-        if !self.columns.is_empty() {
+        if self.columns.is_empty() {
+            self.early.push((ts_ns, *lost));
+        } else {
             self.row(ts_ns, &rows::lost(lost));
         }
     }

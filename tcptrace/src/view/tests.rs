@@ -273,11 +273,18 @@ fn events() -> Vec<Event> {
 }
 
 fn lost() -> Loss {
-    Loss { full: [70, 30, 1, 2, 4, 5], skipped: 6, unreadable: 7 }
+    Loss { full: [70, 30, 1, 2, 4, 5], skipped: 6, unreadable: 7, gaps: 0, beyond: 0 }
 }
 
 fn summary() -> Summary {
-    Summary { ts_ns: START_NS + 7_500_000_000, events: 28, lost: 125, elapsed_us: 7_500_000 }
+    Summary {
+        ts_ns: START_NS + 7_500_000_000,
+        events: 28,
+        lost: 125,
+        gaps: 0,
+        beyond: 0,
+        elapsed_us: 7_500_000,
+    }
 }
 
 /// All of it in one view.

@@ -297,6 +297,8 @@ impl View for Text {
             (of(&[RecordKind::RETRANSMIT, RecordKind::RETRANSMIT_SYNACK]), "retransmits found the ring full"),
             (lost.skipped, "skipped by the kernel"),
             (lost.unreadable, "unreadable"),
+            (lost.gaps, "connections ended unseen"),
+            (lost.beyond, "sockets beyond --max-sockets"),
         ];
         let _ = write!(self.line, "LOST {}:", lost.total());
         let mut comma = "";

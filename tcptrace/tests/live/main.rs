@@ -22,6 +22,8 @@ mod mptcp;
 mod owners;
 mod ownership;
 mod ports;
+mod privileges;
+mod probes_cli;
 mod programs;
 mod repair;
 mod rst_cli;

@@ -82,6 +82,7 @@ fn lost_records_and_silent_workers() {
         conns.process().signal(Signal::INT);
         let log = conns.ended();
         assert!(log.status.success() && log.lost > 0, "{}\n{:?}", log.status, log.summary);
+        assert!(log.summary.number("gaps") > Some(0), "{:?}", log.summary);
         let told = told(&log.events);
         for end in &expected {
             let causes = &told[end];

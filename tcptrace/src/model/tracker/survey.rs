@@ -58,6 +58,10 @@ impl Tracker {
             }
             return;
         }
+        if self.is_full() {
+            self.turned_away += 1;
+            return;
+        }
         let id = self.id_of(found);
         let conn = Conn { id, role: Some(Role::Listener), ..Conn::found(found) };
         let key = if found.cookie == 0 { id.0 } else { found.cookie };
@@ -108,7 +112,9 @@ impl Tracker {
         if open(as_open(&conn, found, now_ns)) == Fate::Forget || found.form == Form::Minisock {
             return;
         }
-        if found.cookie == 0 {
+        if self.is_full() {
+            self.turned_away += 1;
+        } else if found.cookie == 0 {
             self.strangers.insert(found.tuple, conn);
         } else {
             self.conns.insert(found.cookie, conn);
@@ -116,8 +122,8 @@ impl Tracker {
     }
 
     /// Compares the table with a survey that was taken after all that was fed, and gives up what is gone: the record of
-    /// its end was lost. `survey` must be whole for its namespaces.
-    pub fn reconcile(&mut self, survey: &Survey, now_ns: u64, emit: &mut impl FnMut(Event) -> Fate) {
+    /// its end was lost. `survey` must be whole for its namespaces. Returns how many those were.
+    pub fn reconcile(&mut self, survey: &Survey, now_ns: u64, emit: &mut impl FnMut(Event) -> Fate) -> u64 {
         let (full, small): (Vec<_>, Vec<_>) =
             survey.sockets.iter().partition(|found| found.form == Form::Socket);
         let cookies: FxHashSet<u64> = full.iter().map(|found| found.cookie).collect();
@@ -139,6 +145,7 @@ impl Tracker {
             }
         }
         self.strangers.retain(|tuple, _| tuples.contains(tuple) || !namespaces.contains(&tuple.netns));
+        let count = gone.len() as u64;
         for key in gone {
             let Some(conn) = self.conns.remove(&key) else { continue };
             self.orphans.remove(&reversed(&conn.tuple));
@@ -163,6 +170,7 @@ impl Tracker {
                 });
             }
         }
+        count
     }
 
     /// Whether owners of connections may be learned from a survey: somebody has accepted, or was there before.

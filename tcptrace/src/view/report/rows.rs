@@ -81,7 +81,13 @@ pub(super) fn kinds(page: &Page<'_>) -> Vec<Fields> {
 }
 
 pub(super) fn lost(lost: &Loss) -> Fields {
-    vec![("kind", Some(word("lost"))), ("lost", Some(Cell::Number(lost.total())))]
+    let if_any = |count: u64| (count > 0).then_some(Cell::Number(count));
+    vec![
+        ("kind", Some(word("lost"))),
+        ("lost", Some(Cell::Number(lost.total()))),
+        ("gaps", if_any(lost.gaps)),
+        ("beyond", if_any(lost.beyond)),
+    ]
 }
 
 pub(super) fn summary(summary: &Summary) -> Fields {
@@ -89,6 +95,8 @@ pub(super) fn summary(summary: &Summary) -> Fields {
         ("kind", Some(word("summary"))),
         ("events", Some(Cell::Number(summary.events))),
         ("lost", Some(Cell::Number(summary.lost))),
+        ("gaps", Some(Cell::Number(summary.gaps))),
+        ("beyond", Some(Cell::Number(summary.beyond))),
         ("elapsed_us", Some(Cell::Number(summary.elapsed_us))),
     ]
 }

@@ -314,10 +314,12 @@ impl Report for Text {
     }
 
     fn lost(&mut self, _ts_ns: u64, lost: &Loss) {
-        self.line(&format!(
-            "LOST {} events here: the counts of what happened are too low by that",
-            lost.total()
-        ));
+        let line = match (lost.total(), lost.gaps) {
+            (0, 0) => format!("LOST: {} sockets are beyond --max-sockets, and not counted", lost.beyond),
+            (0, gaps) => format!("LOST: {gaps} connections ended unseen; they are counted no more"),
+            (lost, _) => format!("LOST {lost} events here: the counts of what happened are too low by that"),
+        };
+        self.line(&line);
     }
 
     fn summary(&mut self, _summary: &Summary) {}

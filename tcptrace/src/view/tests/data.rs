@@ -33,7 +33,7 @@ fn json_has_the_fields_in_their_order_and_of_their_types() {
             let number = match key.as_str() {
                 "netns" | "lport" | "rport" | "pid" | "uid" | "task_pid" | "cgroup" | "in_state_us"
                 | "retransmits" | "tx_bytes" | "rx_bytes" | "srtt_us" | "lost" | "events" | "elapsed_us"
-                | "duration_us" => true,
+                | "duration_us" | "gaps" | "beyond" => true,
                 "state_us" => {
                     assert!(value.as_object().unwrap().values().all(JsonValue::is_number), "{value}");
                     seen.insert(key.clone());
@@ -51,7 +51,10 @@ fn json_has_the_fields_in_their_order_and_of_their_types() {
         match kind {
             "lost" => assert_eq!(keys, BTreeSet::from(["ts", "kind", "lost"])),
             "summary" => {
-                assert_eq!(keys, BTreeSet::from(["ts", "kind", "events", "lost", "elapsed_us"]));
+                assert_eq!(
+                    keys,
+                    BTreeSet::from(["ts", "kind", "events", "lost", "gaps", "beyond", "elapsed_us"])
+                );
             }
             "transition" => assert!(keys.is_superset(&BTreeSet::from(["old", "new", "family", "laddr"]))),
             _ => assert!(!keys.contains("old") && !keys.contains("in_state_us")),

@@ -23,6 +23,8 @@ const NUMBERS: &[&str] = &[
     "rx_bytes",
     "srtt_us",
     "lost",
+    "gaps",
+    "beyond",
     "events",
     "elapsed_us",
     "duration_us",

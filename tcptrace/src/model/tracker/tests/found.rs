@@ -100,6 +100,9 @@ fn what_is_gone_in_two_surveys_is_given_up() {
     watch.story(&client(), &CONNECT);
     let nothing = survey(vec![]);
     assert_eq!(watch.reconcile(10_000, &nothing), [""; 0]);
+    assert_eq!(watch.tracker.reconcile(&nothing, 10_000_000, &mut |_| Fate::Keep), 1);
+    watch.story(&client(), &CONNECT);
+    assert_eq!(watch.reconcile(10_000, &nothing), [""; 0]);
     assert_eq!(watch.reconcile(20_000, &nothing), ["7 connection - in ESTABLISHED - client - unknown?"]);
     assert!(watch.tracker.is_empty());
     // Another namespace says nothing of this one.

@@ -26,6 +26,27 @@ fn what_is_over_is_forgotten() {
     assert!(watch.tracker.is_empty() && watch.tracker.listeners.is_empty() && watch.tracker.ended.is_empty());
 }
 
+#[test]
+fn there_is_a_limit_to_what_is_remembered() {
+    let mut tracker = Tracker::new(Reasons::new(), false, true).limited_to(1);
+    let mut lines = Vec::new();
+    let other = Sock { sk: SK + 0x5000, cookie: 70, ..client() };
+    for sock in [client(), other] {
+        tracker.feed(&by(80, sock.at(1, "CLOSE>SYN_SENT")), None, &mut |event| {
+            lines.push(line(&event));
+            Fate::Keep
+        });
+    }
+    tracker.feed(&by(80, other.at(5, "SYN_SENT>ESTABLISHED")), None, &mut |event| {
+        lines.push(line(&event));
+        Fate::Keep
+    });
+    // What happens to the second is told, without what only memory could add.
+    assert_eq!(lines.len(), 3, "{lines:?}");
+    assert!(lines[2].starts_with("46 SYN_SENT>ESTABLISHED -"), "{lines:?}");
+    assert_eq!((tracker.len(), tracker.take_turned_away(), tracker.take_turned_away()), (1, 1, 0));
+}
+
 /// What is left of a socket's story when nobody wants to see it, and what was said of it.
 fn unwanted(sock: &Sock, changes: &[&str]) -> (Tracker, Vec<String>) {
     let mut tracker = Tracker::default();
