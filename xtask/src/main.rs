@@ -43,15 +43,21 @@ enum Chore {
     },
     /// Set up what the tests need, then run every check and test
     Test {
-        /// Leave out the tests that load programs into the running kernel
+        /// Leave out the tests that load programs into the running kernel, and the other kernels
         #[arg(long)]
         no_live: bool,
+        /// Leave out the other kernels, which take QEMU and some 150 MB of Debian's packages
+        #[arg(long)]
+        no_vm: bool,
     },
     /// Boot other kernels under QEMU and run the live tests on them
     Vm {
         /// Series of kernels, such as 5.10,6.12 or 7 for the newest 7.x
         #[arg(long, value_delimiter = ',')]
         kernel: Vec<String>,
+        /// Write the programs' numbers of instructions into docs/kernels.md
+        #[arg(long)]
+        record: bool,
         /// Only tests whose names contain one of these
         tests: Vec<String>,
     },
@@ -77,11 +83,12 @@ fn chore(chore: Chore) -> Result<ExitCode> {
         Chore::Ebpf { check: true } => {
             ebpf::check(&workspace, tools::find(&workspace)?.as_ref())?;
         }
-        Chore::Vm { kernel, tests } => {
-            let passed = vm::run(&workspace, &kernel, &tests)?;
-            return Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        Chore::Vm { kernel, record, tests } => {
+            let tests: Vec<&str> = tests.iter().map(String::as_str).collect();
+            let outcome = vm::run(&workspace, &kernel, &tests, record)?;
+            return Ok(if outcome.good { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }
-        Chore::Test { no_live } => return Ok(test::run(&workspace, !no_live)),
+        Chore::Test { no_live, no_vm } => return Ok(test::run(&workspace, !no_live, !no_live && !no_vm)),
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use xshell::cmd;
 
 use crate::host::{Workspace, is_root, program_path};
-use crate::{apt, ebpf, tools};
+use crate::{apt, ebpf, tools, vm};
 
 /// Programs that the live tests use, each with its Debian package.
 const PEERS: [(&str, &str); 10] = [
@@ -35,9 +35,9 @@ struct Tally {
 }
 
 /// Runs everything; the last line printed is `N passed, M failed`.
-pub(crate) fn run(workspace: &Workspace, live: bool) -> ExitCode {
+pub(crate) fn run(workspace: &Workspace, live: bool, vm: bool) -> ExitCode {
     let mut tally = Tally::default();
-    let outcome = steps(workspace, live, &mut tally);
+    let outcome = steps(workspace, live, vm, &mut tally);
     match &outcome {
         Ok(()) if live => println!("xtask: PASSED"),
         Ok(()) => println!("xtask: PASSED, BUT WITHOUT THE LIVE TESTS: no kernel saw our programs"),
@@ -51,7 +51,7 @@ pub(crate) fn run(workspace: &Workspace, live: bool) -> ExitCode {
     if outcome.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn steps(workspace: &Workspace, live: bool, tally: &mut Tally) -> Result<()> {
+fn steps(workspace: &Workspace, live: bool, vm: bool, tally: &mut Tally) -> Result<()> {
     let sh = &workspace.sh;
     if live {
         step("can the live tests run here?", || can_run_live(workspace))?;
@@ -82,6 +82,16 @@ fn steps(workspace: &Workspace, live: bool, tally: &mut Tally) -> Result<()> {
             args.extend(["--config", "target.'cfg(all())'.runner = 'sudo'"]);
         }
         cargo_test(workspace, &args, tally)
+    })?;
+    if !vm {
+        println!("xtask: == OTHER KERNELS LEFT OUT (--no-vm)");
+        return Ok(());
+    }
+    step("other kernels", || {
+        let outcome = vm::run(workspace, &[], &vm::SMOKE, false)?;
+        tally.passed += outcome.passed;
+        tally.failed += outcome.failed;
+        if outcome.good { Ok(()) } else { bail!("not all machines ended well") }
     })
 }
 

@@ -15,6 +15,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
+use serde_json::Value;
 use xshell::cmd;
 
 use crate::{
@@ -33,11 +34,34 @@ const SUITES: [(&str, &str); 5] = [
     ("debian", "trixie"),
     ("debian", "trixie-backports"),
 ];
+/// Where QEMU comes from on Debian 12: its own 7.2 makes a guest of 6.12 hang or fault now and then before its first
+/// process, 10 does not.
+const QEMU_SUITES: [(&str, &str); 3] =
+    [("debian", "bookworm"), ("debian-security", "bookworm-security"), ("debian", "bookworm-backports")];
+/// What `cargo xtask test` runs on other kernels: every probe and every field, and exact counts under a storm.
+pub(crate) const SMOKE: [&str; 8] = [
+    "probes_cli::everything",
+    "privileges::two",
+    "privileges::what",
+    "close::client_first",
+    "abort::close_with",
+    "stop::with_losses",
+    "hist_cli::a_leak",
+    "rst_cli::",
+];
+/// What the numbers of instructions stand between, in docs/kernels.md.
+const RECORD: (&str, &str) =
+    ("<!-- cargo xtask vm --record writes what follows -->\n", "<!-- up to here -->\n");
 /// Modules that the tests need, in the order in which they are loaded.
 const MODULES: [&str; 3] = ["inet_diag", "tcp_diag", "tun"];
 /// Programs that the tests run. What is not installed here is not there.
-const PROGRAMS: [&str; 12] =
-    ["sh", "ip", "ss", "curl", "cat", "grep", "tr", "stty", "sleep", "tmux", "true", "env"];
+const PROGRAMS: [&str; 18] = [
+    "sh", "ip", "ss", "curl", "cat", "grep", "head", "tr", "stty", "sleep", "tmux", "true", "env", "uname",
+    "setpriv", "unshare", "mount", "bpftool",
+];
+/// Tests that need programs which are too large for a machine without a disk (bpftrace, servers), or speed that
+/// emulation does not have.
+const NOT_THERE: [&str; 3] = ["programs::", "agreement::with_bpftrace", "crowd::"];
 /// How a machine is run: by the host's processor, or by emulation.
 const KVM: &str = "kvm";
 const EMULATION: &str = "tcg,thread=multi";
@@ -58,6 +82,8 @@ struct Kernel {
 struct Report {
     /// Tests by name: whether they passed.
     tests: BTreeMap<String, bool>,
+    /// Instructions of each program, and how many the verifier went through, if the kernel says it.
+    programs: BTreeMap<String, (u64, Option<u64>)>,
     /// Its first process ran.
     begun: bool,
     /// What vm-init said last.
@@ -66,9 +92,19 @@ struct Report {
     console: Vec<String>,
 }
 
-/// Boots the kernels and runs the live tests whose names contain one of `tests`, or all. Prints a table. Returns whether all
-/// passed.
-pub(crate) fn run(workspace: &Workspace, series: &[String], tests: &[String]) -> Result<bool> {
+/// What came of it.
+pub(crate) struct Outcome {
+    /// Whether every machine ended well.
+    pub(crate) good: bool,
+    /// Tests that passed, on all kernels.
+    pub(crate) passed: u64,
+    /// Tests that failed.
+    pub(crate) failed: u64,
+}
+
+/// Boots the kernels and runs the live tests whose names contain one of `tests`, or all. Prints a table. With `record`, the
+/// numbers of instructions go into docs/kernels.md.
+pub(crate) fn run(workspace: &Workspace, series: &[String], tests: &[&str], record: bool) -> Result<Outcome> {
     qemu(workspace)?;
     let series: Vec<&str> = match series {
         [] => SERIES.to_vec(),
@@ -102,13 +138,60 @@ pub(crate) fn run(workspace: &Workspace, series: &[String], tests: &[String]) ->
         reports.push((kernel.version, report));
     }
     print_table(&reports);
-    Ok(reports.iter().all(|(_, report)| report.ended.as_deref() == Some("0") && !report.tests.is_empty()))
+    print!("{}", table_of_programs(&reports));
+    if record {
+        let path = workspace.root.join("docs/kernels.md");
+        let text = fs::read_to_string(&path)?;
+        let text = recorded(&text, &table_of_programs(&reports))
+            .with_context(|| format!("{} lacks the marks {RECORD:?}", path.display()))?;
+        fs::write(&path, text)?;
+    }
+    let results = || reports.iter().flat_map(|(_, report)| report.tests.values());
+    let good = |report: &Report| {
+        report.ended.as_deref() == Some("0") && !report.tests.is_empty() && !report.programs.is_empty()
+    };
+    Ok(Outcome {
+        good: reports.iter().all(|(_, report)| good(report)),
+        passed: results().filter(|passed| **passed).count() as u64,
+        failed: results().filter(|passed| !**passed).count() as u64,
+    })
+}
+
+/// The text with what stands between the marks replaced.
+fn recorded(text: &str, table: &str) -> Option<String> {
+    let (before, rest) = text.split_once(RECORD.0)?;
+    let (_, after) = rest.split_once(RECORD.1)?;
+    Some(format!("{before}{}{table}{}{after}", RECORD.0, RECORD.1))
+}
+
+/// A version without what only Debian knows.
+fn short(version: &str) -> &str {
+    version.split(['+', '-']).next().unwrap_or(version)
+}
+
+/// In Markdown: each program on each kernel.
+fn table_of_programs(reports: &[(String, Report)]) -> String {
+    let names: BTreeSet<&String> = reports.iter().flat_map(|(_, report)| report.programs.keys()).collect();
+    let mut table = String::from("| instructions / verified |");
+    table.extend(reports.iter().map(|(version, _)| format!(" {} |", short(version))));
+    table.push_str("\n|---|");
+    table.push_str(&"---|".repeat(reports.len()));
+    for name in names {
+        let cell = |(_, report): &(String, Report)| match report.programs.get(name) {
+            Some((instructions, Some(verified))) => format!(" {instructions} / {verified} |"),
+            Some((instructions, None)) => format!(" {instructions} / - |"),
+            None => " not needed |".to_owned(),
+        };
+        table.extend(["\n| `", name, "` |"]);
+        table.extend(reports.iter().map(cell));
+    }
+    table.push('\n');
+    table
 }
 
 fn print_table(reports: &[(String, Report)]) {
     let names: BTreeSet<&String> = reports.iter().flat_map(|(_, report)| report.tests.keys()).collect();
     let width = names.iter().map(|name| name.len()).max().unwrap_or(0);
-    let short = |version: &str| version.split(['+', '-']).next().unwrap_or(version).to_owned();
     let head: Vec<String> = reports.iter().map(|(version, _)| format!("{:>9}", short(version))).collect();
     println!("{:width$} {}", "", head.join(" "));
     for name in names {
@@ -125,7 +208,24 @@ fn print_table(reports: &[(String, Report)]) {
 /// Finds QEMU, or installs it.
 fn qemu(workspace: &Workspace) -> Result<()> {
     if program_path("qemu-system-x86_64").is_none() {
-        apt::install(workspace, &["qemu-system-x86"])?;
+        let release = fs::read_to_string("/etc/os-release").unwrap_or_default();
+        if release.contains("VERSION_CODENAME=bookworm") {
+            let directory = workspace.target_dir()?.join("vm/qemu-apt");
+            let config = apt_config(&directory, &QEMU_SUITES)?;
+            let setting = format!("APT_CONFIG={}", config.display());
+            println!("xtask: installing qemu-system-x86 from bookworm-backports");
+            let get = |args: &[&str]| -> Result<()> {
+                let env =
+                    workspace.as_root("env")?.args([&*setting, "DEBIAN_FRONTEND=noninteractive", "apt-get"]);
+                Ok(env.args(["-qq"]).args(args).quiet().run()?)
+            };
+            get(&["update"])?;
+            let install =
+                ["install", "-y", "--no-install-recommends", "--no-remove", "-t", "bookworm-backports"];
+            get(&[&install[..], &["qemu-system-x86"]].concat())?;
+        } else {
+            apt::install(workspace, &["qemu-system-x86"])?;
+        }
     }
     let wanted = ["xz", "dpkg-deb", "apt-get", "apt-cache", "ldd"];
     if let Some(missing) = wanted.iter().find(|program| program_path(program).is_none()) {
@@ -146,12 +246,13 @@ fn build(workspace: &Workspace) -> Result<Programs> {
     cmd!(sh, "cargo build --quiet --package xtask --bin vm-init").run()?;
     let told = cmd!(sh, "cargo test --quiet --package tcptrace --test live --no-run --message-format json")
         .read()?;
-    // A line of JSON for each artifact; the test program is the one with an executable whose target is `live`.
-    let live = told
-        .lines()
-        .filter(|line| line.contains("\"name\":\"live\""))
-        .find_map(|line| Some(line.split_once("\"executable\":\"")?.1.split_once('"')?.0.to_owned()))
-        .context("cargo did not say where the live tests are")?;
+    // An object for each artifact; the test program is the one with an executable whose target is `live`.
+    let executable = |line: &str| {
+        let message: Value = serde_json::from_str(line).ok()?;
+        let live = message["target"]["name"] == "live";
+        message["executable"].as_str().filter(|_| live).map(str::to_owned)
+    };
+    let live = told.lines().find_map(executable).context("cargo did not say where the live tests are")?;
     let debug = workspace.target_dir()?.join("debug");
     Ok(Programs { init: debug.join("vm-init"), live: live.into(), tcptrace: debug.join("tcptrace") })
 }
@@ -167,24 +268,7 @@ struct Archive<'a> {
 
 impl<'a> Archive<'a> {
     fn open(workspace: &'a Workspace, directory: &Path) -> Result<Self> {
-        let apt = directory.join("apt");
-        for below in ["lists/partial", "cache/archives/partial"] {
-            fs::create_dir_all(apt.join(below))?;
-        }
-        let key = "/usr/share/keyrings/debian-archive-keyring.gpg";
-        let lines = SUITES.map(|(archive, suite)| {
-            format!("deb [arch=amd64 signed-by={key}] http://deb.debian.org/{archive} {suite} main\n")
-        });
-        fs::write(apt.join("sources.list"), lines.concat())?;
-        let config = apt.join("apt.conf");
-        let at = apt.display();
-        fs::write(
-            &config,
-            format!(
-                "Dir::Etc::sourcelist \"{at}/sources.list\";\nDir::Etc::sourceparts \"-\";\nDir::State::Lists \"{at}/lists\";\n\
-                 Dir::Cache \"{at}/cache\";\nAPT::Sandbox::User \"root\";\nAcquire::Languages \"none\";\n"
-            ),
-        )?;
+        let config = apt_config(&directory.join("apt"), &SUITES)?;
         let mut archive = Self { workspace, directory: directory.to_owned(), config, packages: Vec::new() };
         let sh = &workspace.sh;
         if let Err(error) = cmd!(sh, "apt-get update -qq").env("APT_CONFIG", &archive.config).quiet().run() {
@@ -268,6 +352,28 @@ impl<'a> Archive<'a> {
     }
 }
 
+/// A configuration by which apt reads these suites, and nothing of this host's but what is installed.
+fn apt_config(directory: &Path, suites: &[(&str, &str)]) -> Result<PathBuf> {
+    for below in ["lists/partial", "cache/archives/partial"] {
+        fs::create_dir_all(directory.join(below))?;
+    }
+    let key = "/usr/share/keyrings/debian-archive-keyring.gpg";
+    let line = |(archive, suite): &(&str, &str)| {
+        format!("deb [arch=amd64 signed-by={key}] http://deb.debian.org/{archive} {suite} main\n")
+    };
+    fs::write(directory.join("sources.list"), suites.iter().map(line).collect::<String>())?;
+    let config = directory.join("apt.conf");
+    let at = directory.display();
+    fs::write(
+        &config,
+        format!(
+            "Dir::Etc::sourcelist \"{at}/sources.list\";\nDir::Etc::sourceparts \"-\";\nDir::State::Lists \"{at}/lists\";\n\
+             Dir::Cache \"{at}/cache\";\nAPT::Sandbox::User \"root\";\nAcquire::Languages \"none\";\n"
+        ),
+    )?;
+    Ok(config)
+}
+
 /// The numbers in a version, for comparing.
 fn numbers(version: &str) -> Vec<u64> {
     version.split(|c: char| !c.is_ascii_digit()).filter_map(|number| number.parse().ok()).collect()
@@ -294,7 +400,7 @@ fn all_files(directory: &Path) -> Result<Vec<PathBuf>> {
 }
 
 /// The initramfs.
-fn pack(kernel: &Kernel, programs: &Programs, tests: &[String]) -> Result<Vec<u8>> {
+fn pack(kernel: &Kernel, programs: &Programs, tests: &[&str]) -> Result<Vec<u8>> {
     let mut archive = Cpio::default();
     archive.file("/init", 0o755, &fs::read(&programs.init)?);
     for module in &kernel.modules {
@@ -304,10 +410,15 @@ fn pack(kernel: &Kernel, programs: &Programs, tests: &[String]) -> Result<Vec<u8
     let live = "/live";
     archive.file(live, 0o755, &stripped(&programs.live)?);
     // The tests know it by its path.
-    archive.file(&programs.tcptrace.to_string_lossy(), 0o755, &stripped(&programs.tcptrace)?);
-    let mut command = vec![live, "--color", "never"];
-    command.extend(tests.iter().map(String::as_str));
-    archive.file("/command", 0o644, (command.join("\n") + "\n").as_bytes());
+    let tcptrace = programs.tcptrace.to_string_lossy();
+    archive.file(&tcptrace, 0o755, &stripped(&programs.tcptrace)?);
+    let skipped = NOT_THERE.iter().flat_map(|test| ["--skip", test]);
+    let tests: Vec<&str> =
+        [live, "--color", "never"].into_iter().chain(tests.iter().copied()).chain(skipped).collect();
+    let commands: [&[&str]; 3] =
+        [&["ip", "link", "set", "lo", "up"], &[&*tcptrace, "probes", "-o", "json"], &tests];
+    let commands = commands.map(|words| words.join("\n") + "\n");
+    archive.file("/commands", 0o644, commands.join("\n").as_bytes());
 
     let mut libraries = BTreeSet::new();
     for program in [&programs.init, &programs.live, &programs.tcptrace] {
@@ -445,6 +556,9 @@ fn boot_once(kernel: &Kernel, initramfs: &Path, accelerator: &str) -> Result<Rep
             report.begun = true;
             deadline = started + PATIENCE;
         }
+        if let Some((name, instructions)) = program_of(&line) {
+            report.programs.insert(name, instructions);
+        }
         if let Some((name, passed)) = result_of(&line) {
             println!("xtask: {}: {name}: {}", kernel.version, if passed { "ok" } else { "FAILED" });
             report.tests.insert(name, passed);
@@ -496,6 +610,13 @@ fn result_of(line: &str) -> Option<(String, bool)> {
     }
 }
 
+/// The name of a program and its instructions, from a line of `tcptrace probes -o json`.
+fn program_of(line: &str) -> Option<(String, (u64, Option<u64>))> {
+    let line: Value = serde_json::from_str(line.trim()).ok()?;
+    let instructions = line["insns"].as_u64().filter(|_| line["kind"] == "probe")?;
+    Some((line["name"].as_str()?.to_owned(), (instructions, line["verified_insns"].as_u64())))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -514,6 +635,17 @@ mod tests {
         for line in ["test x ... ignored", "test result: ok. 1 passed", "", "a test b ... ok"] {
             assert_eq!(result_of(line), None, "{line}");
         }
+    }
+
+    #[test]
+    fn programs_are_read_and_recorded() {
+        let line = r#"{"attached":true,"insns":7,"kind":"probe","name":"a","verified_insns":9}"#;
+        assert_eq!(program_of(line), Some(("a".to_owned(), (7, Some(9)))));
+        assert_eq!(program_of(r#"{"attached":false,"kind":"probe","name":"a"}"#), None);
+        let text = format!("before\n{}old\n{}after\n", RECORD.0, RECORD.1);
+        let expected = format!("before\n{}new\n{}after\n", RECORD.0, RECORD.1);
+        assert_eq!(recorded(&text, "new\n"), Some(expected));
+        assert_eq!(recorded("no marks", "new"), None);
     }
 
     #[test]

@@ -67,13 +67,13 @@ Exit status: 0 done; 1 could not run; 2 wrong usage; 3 events lost with --strict
 
 const PROBES_EXAMPLES: &str = "\
 Examples:
-  sudo tcptrace probes                 what is attached, a self-test on loopback, the cost
+  sudo tcptrace probes                 what is attached, a self-test, the cost
   sudo tcptrace probes -o json         an object for each line of that
 
-The self-test makes three connections on 127.0.0.1 and looks for each event of theirs; the
-cost is measured with 200 more, and kernel statistics of BPF programs switched on meanwhile.
+The self-test makes three connections on 127.0.0.1 and looks for each of their
+events. 200 more tell the cost; the kernel keeps statistics of BPF programs then.
 
-Exit status: 0 all is seen; 1 could not run, or something was not seen; 2 wrong usage.";
+Exit status: 0 all is seen; 1 could not run, or not all is seen; 2 wrong usage.";
 
 const TOP_EXAMPLES: &str = "\
 Examples:

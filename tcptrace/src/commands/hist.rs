@@ -15,7 +15,11 @@ use crate::{
 /// Counts until it is told to stop.
 pub async fn run(args: &Hist) -> anyhow::Result<Outcome> {
     watch::run(Plan::new(&args.shared), |start| {
-        let tables = Tables { args, tally: Tally::new(args.by, ephemeral_ports(), args.time_in_state) };
+        let tables = Tables {
+            args,
+            tally: Tally::new(args.by, ephemeral_ports(), args.time_in_state)
+                .limited_to(args.shared.max_sockets),
+        };
         Ok(Printer::new(tables, &args.shared, &args.periods, start))
     })
     .await
@@ -34,6 +38,10 @@ impl Count for Tables<'_> {
 
     fn surveyed(&mut self, survey: &Survey, filter: &Filter, now_ns: u64) {
         self.tally.surveyed(survey, now_ns, |socket| wanted(filter, socket, now_ns));
+    }
+
+    fn turned_away(&mut self) -> u64 {
+        self.tally.take_turned_away()
     }
 
     fn begin(&mut self, scene: &Scene<'_>) {

@@ -25,6 +25,9 @@ pub(super) trait Count {
     /// The host was looked at; see [`Sink::surveyed`].
     fn surveyed(&mut self, survey: &Survey, filter: &Filter, now_ns: u64);
 
+    /// How many sockets it could not remember; see [`Sink::turned_away`].
+    fn turned_away(&mut self) -> u64;
+
     /// Counting begins here, and nothing is printed yet.
     fn begin(&mut self, scene: &Scene<'_>);
 
@@ -56,6 +59,10 @@ impl<C: Count> Sink for Printer<C> {
 
     fn surveyed(&mut self, survey: &Survey, filter: &Filter, now_ns: u64) {
         self.count.surveyed(survey, filter, now_ns);
+    }
+
+    fn turned_away(&mut self) -> u64 {
+        self.count.turned_away()
     }
 
     fn due_ns(&self) -> Option<u64> {

@@ -22,7 +22,7 @@ pub async fn run(args: &Rst) -> anyhow::Result<Outcome> {
     watch::run(Plan::new(&args.shared), |start| {
         let ledger = Ledger {
             top: args.top,
-            tally: Tally::new(By::Port, ephemeral_ports(), false),
+            tally: Tally::new(By::Port, ephemeral_ports(), false).limited_to(args.shared.max_sockets),
             reasons: start.reasons,
             since_ns: start.now_ns,
         };
@@ -50,6 +50,10 @@ impl Count for Ledger {
     fn surveyed(&mut self, survey: &Survey, _filter: &Filter, now_ns: u64) {
         // Only the kernel's counters matter here.
         self.tally.surveyed(survey, now_ns, |_| false);
+    }
+
+    fn turned_away(&mut self) -> u64 {
+        self.tally.take_turned_away()
     }
 
     fn begin(&mut self, scene: &Scene<'_>) {

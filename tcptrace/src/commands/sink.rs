@@ -25,6 +25,11 @@ pub trait Sink {
     /// The host was looked at. What it says of minisocks and requests holds at `now_ns`.
     fn surveyed(&mut self, _survey: &Survey, _filter: &Filter, _now_ns: u64) {}
 
+    /// How many sockets it could not remember since this was last asked.
+    fn turned_away(&mut self) -> u64 {
+        0
+    }
+
     /// When it wants to be drawn, `CLOCK_MONOTONIC` in ns.
     fn due_ns(&self) -> Option<u64> {
         None

@@ -90,7 +90,7 @@ impl Live {
             })
             .context("keys cannot be read")?;
         Ok(Self {
-            tally: Tally::new(By::Port, ephemeral_ports(), false),
+            tally: Tally::new(By::Port, ephemeral_ports(), false).limited_to(args.shared.max_sockets),
             top: Top::new(start.clock, colored(&args.shared), Box::new(move |id| paths.get(id))),
             screen,
             keys,
@@ -162,6 +162,10 @@ impl Sink for Live {
 
     fn surveyed(&mut self, survey: &Survey, filter: &Filter, now_ns: u64) {
         self.tally.surveyed(survey, now_ns, |socket| wanted(filter, socket, now_ns));
+    }
+
+    fn turned_away(&mut self) -> u64 {
+        self.tally.take_turned_away()
     }
 
     fn due_ns(&self) -> Option<u64> {

@@ -262,7 +262,7 @@ impl<S: Sink> Stream<S> {
             tracker.tick(now_ns, &mut |event| shown.pass(event));
         }
         self.lost |= lost.total() > 0;
-        lost.beyond = tracker.take_turned_away();
+        lost.beyond = tracker.take_turned_away() + shown.sink.turned_away();
         if !lost.is_none() {
             shown.lose(now_ns, &lost);
         }

@@ -183,6 +183,18 @@ impl Tally {
         }
     }
 
+    /// The same, keeping so many minisocks and requests at most.
+    #[must_use]
+    pub fn limited_to(mut self, sockets: usize) -> Self {
+        self.small.limit = Some(sockets);
+        self
+    }
+
+    /// How many of those there was no room for since this was last asked: they are not counted.
+    pub fn take_turned_away(&mut self) -> u64 {
+        std::mem::take(&mut self.small.turned_away)
+    }
+
     /// Transitions so far.
     #[must_use]
     pub fn matrix(&self) -> &Matrix {

@@ -3,9 +3,10 @@
 use std::{
     collections::BTreeMap,
     net::{Ipv4Addr, SocketAddrV4, TcpStream},
+    process::Command,
 };
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 use socket2::Socket;
 use tcptrace::model::state::State;
 
@@ -147,6 +148,31 @@ fn the_counts_are_those_of_ss() {
         await_that("ss sees nothing", || by_ss().is_empty() && second.enter(by_ss).is_empty());
         hist.until("nothing but the total", |table| table.len() == 1);
         hist.stop();
+    });
+}
+
+/// Sockets that there is no room for are told of, in the table and at the end.
+#[test]
+fn what_is_beyond_the_limit_is_told() {
+    scenario(|net| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tcptrace"));
+        command.args(["hist", "0.2", "-v", "-o", "json", "--max-sockets", "50", "--strict"]);
+        let hist = Trace::start(command.args(["-N", &net.inode().to_string()]));
+        let listener = pair().listener;
+        let open: Vec<_> = (0..100).map(|_| connect(&listener)).collect();
+        let beyond =
+            |events: &[Event]| -> u64 { events.iter().filter_map(|event| event.number("beyond")).sum() };
+        // A listener and both ends of a hundred connections; those of the pair may not be forgotten yet.
+        hist.until("all that has no room", |events| beyond(events) >= 151);
+        hist.until("a table", |events| events.last().is_some_and(|event| event.kind() == "total"));
+        hist.process().signal(Signal::INT);
+        let log = hist.ended();
+        let total = log.events.iter().rfind(|event| event.kind() == "total").unwrap();
+        assert!((46..=50).contains(&(sockets(total, "ESTABLISHED") + sockets(total, "LISTEN"))), "{total:?}");
+        let told = log.summary.number("beyond").unwrap();
+        assert!((151..=155).contains(&told), "{told}");
+        assert_eq!((log.status.code(), log.summary.number("lost")), (Some(3), Some(0)), "{:?}", log.summary);
+        drop(open);
     });
 }
 

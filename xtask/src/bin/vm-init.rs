@@ -1,5 +1,5 @@
 //! The first process of a virtual machine that `cargo xtask vm` boots: mounts what programs expect, loads the modules that
-//! are there, runs one command, says how it ended, and powers off.
+//! are there, runs commands up to the first that fails, says how that ended, and powers off.
 
 #![expect(clippy::print_stdout, reason = "the console is all there is")]
 
@@ -53,12 +53,24 @@ fn work() -> Result<ExitStatus, String> {
             println!("vm-init: {}: {error}", module.display());
         }
     }
-    let text = fs::read_to_string("/command").map_err(|error| format!("/command: {error}"))?;
-    let mut words = text.lines();
-    let program = words.next().ok_or("/command is empty")?;
-    let mut command = Command::new(program);
-    command.args(words).env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("TERM", "linux").env("HOME", "/");
-    command.status().map_err(|error| format!("{program}: {error}"))
+    // A word is a line, and between commands is an empty one.
+    let text = fs::read_to_string("/commands").map_err(|error| format!("/commands: {error}"))?;
+    let mut status = ExitStatus::default();
+    for command in text.split("\n\n") {
+        let mut words = command.lines();
+        let program = words.next().ok_or("a command is empty")?;
+        let mut command = Command::new(program);
+        command
+            .args(words)
+            .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+            .env("TERM", "linux")
+            .env("HOME", "/");
+        status = command.status().map_err(|error| format!("{program}: {error}"))?;
+        if !status.success() {
+            break;
+        }
+    }
+    Ok(status)
 }
 
 fn load(module: &Path) -> Result<(), String> {

@@ -19,6 +19,10 @@ pub(super) struct Small {
     known: FxHashMap<Tuple, Entry>,
     /// When those whose time is over are next swept out.
     sweep_ns: u64,
+    /// How many are kept at most, if that is limited.
+    pub(super) limit: Option<usize>,
+    /// Those that there was no room for since this was last asked.
+    pub(super) turned_away: u64,
 }
 
 #[derive(Debug)]
@@ -50,8 +54,8 @@ impl Small {
                 uid: event.uid,
                 cgroup: event.cgroup.unwrap_or(0),
             };
-            self.known.insert(event.tuple, Entry { socket, until_ns });
             self.sweep(event.ts_ns);
+            self.keep(Entry { socket, until_ns });
         } else if !self.known.is_empty() {
             // The ends belong to a full socket now, or to nothing.
             self.known.remove(&event.tuple);
@@ -80,10 +84,20 @@ impl Small {
                 (Form::Minisock, Some(ms)) => now_ns + u64::from(ms) * 1_000_000,
                 _ => u64::MAX,
             };
-            self.known.insert(found.tuple, Entry { socket, until_ns });
+            self.keep(Entry { socket, until_ns });
         }
         before.retain(|tuple, _| !survey.namespaces.contains(&tuple.netns));
-        self.known.extend(before);
+        for entry in before.into_values() {
+            self.keep(entry);
+        }
+    }
+
+    fn keep(&mut self, entry: Entry) {
+        if self.limit.is_some_and(|limit| self.known.len() >= limit) {
+            self.turned_away += 1;
+        } else {
+            self.known.insert(entry.socket.tuple, entry);
+        }
     }
 
     /// Those whose time is not over.

@@ -63,6 +63,17 @@ fn of_port(table: &Table, port: u16) -> &Row {
 }
 
 #[test]
+fn there_is_a_limit_to_minisocks() {
+    let mut tally = tally(By::Port).limited_to(2);
+    for port in 50_001..=50_003 {
+        tally.event(&change(1, tuple(443, port), "FIN_WAIT2>TIME_WAIT"));
+    }
+    let table = tally.table([].into_iter(), Sort::Sockets, 50, SECOND);
+    assert_eq!(table.total.in_state(State::TIME_WAIT), 2);
+    assert_eq!((tally.take_turned_away(), tally.take_turned_away()), (1, 0));
+}
+
+#[test]
 fn sockets_are_counted_by_service() {
     let mut tally = tally(By::Port);
     let nginx = owner(7, "nginx");
