@@ -10,6 +10,9 @@ use zerocopy::{Immutable, IntoBytes};
 /// The value of a field that this kernel does not have.
 pub const ABSENT: u16 = u16::MAX;
 
+/// Words of the map in which the probes of transitions leave word for each other; the last is a count.
+pub const HANDLED_WORDS: usize = 9;
+
 /// Whether a value of [`Layout`] is not [`ABSENT`].
 #[inline(always)]
 #[must_use]

@@ -10,9 +10,9 @@ use tcptrace_common::{
 };
 
 use crate::{
-    busy,
     emit::{Event, emit, emit_close},
     globals::{has, layout},
+    handled,
     memory::{Memory as _, Typed},
     sock,
 };
@@ -23,25 +23,26 @@ const CLOSING: u8 = 11;
 
 #[btf_tracepoint(function = "inet_sock_set_state")]
 fn inet_sock_set_state(ctx: BtfTracePointContext) -> i32 {
-    if !has!(no_recursion) {
-        return transition(&ctx);
+    if has!(no_recursion) {
+        handled::note(event(&ctx));
     }
-    busy::set(1);
-    let result = transition(&ctx);
-    busy::set(0);
-    result
+    transition(&ctx)
 }
 
 /// From 6.1 on the kernel does not run a program that it has interrupted or preempted on the same CPU
-/// (__bpf_trace_run()), and a softirq can bring hundreds of events. This one is attached after the other, and does
-/// what that one was kept from: it is called for every event, and sees that the other is still at an earlier one.
+/// (__bpf_trace_run()), and a softirq can bring hundreds of events. This one is attached after the other, is called for
+/// every event, and does what that one was kept from.
 #[btf_tracepoint(function = "inet_sock_set_state")]
 fn inet_sock_set_state_again(ctx: BtfTracePointContext) -> i32 {
-    if !busy::is_set() {
-        return 0;
+    if handled::is_noted(event(&ctx)) { 0 } else { transition(&ctx) }
+}
+
+#[inline(always)]
+fn event(ctx: &BtfTracePointContext) -> handled::Event {
+    handled::Event {
+        sk: ctx.arg(0),
+        states: u64::from(ctx.arg::<u32>(1)) << 32 | u64::from(ctx.arg::<u32>(2)),
     }
-    busy::count();
-    transition(&ctx)
 }
 
 #[inline(always)]

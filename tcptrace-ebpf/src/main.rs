@@ -18,9 +18,9 @@
 )]
 #![expect(clippy::needless_pass_by_value, reason = "aya's macros call a probe with its context by value")]
 
-mod busy;
 mod emit;
 mod globals;
+mod handled;
 mod inet_sock_set_state;
 mod memory;
 mod packet;

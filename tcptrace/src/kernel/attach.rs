@@ -16,7 +16,7 @@ use aya::{
     sys::Stats,
 };
 use aya_log::EbpfLogger;
-use tcptrace_common::layout::{ABSENT, Layout};
+use tcptrace_common::layout::{ABSENT, HANDLED_WORDS, Layout};
 use zerocopy::IntoBytes as _;
 
 use super::{KernelError, layout, privilege};
@@ -49,7 +49,7 @@ pub struct Attached {
     links: Vec<Link>,
     ebpf: Ebpf,
     lost: PerCpuArray<MapData, u64>,
-    busy: PerCpuArray<MapData, u64>,
+    handled: PerCpuArray<MapData, [u64; HANDLED_WORDS]>,
     bell: Array<MapData, u32>,
     /// Why probes are not attached.
     refused: Vec<(&'static str, String)>,
@@ -187,7 +187,7 @@ pub fn attach(settings: &Settings) -> Result<Tap, KernelError> {
         .map_err(|error| refused("share the ring".to_owned(), &error))?;
     let lost = PerCpuArray::try_from(map(&mut ebpf, "LOST")?)
         .map_err(|error| refused("share the loss counters".to_owned(), &error))?;
-    let busy = PerCpuArray::try_from(map(&mut ebpf, "BUSY")?)
+    let handled = PerCpuArray::try_from(map(&mut ebpf, "HANDLED")?)
         .map_err(|error| refused("share what was taken over".to_owned(), &error))?;
     let bell = Array::try_from(map(&mut ebpf, "BELL")?)
         .map_err(|error| refused("share the reader's bell".to_owned(), &error))?;
@@ -200,7 +200,7 @@ pub fn attach(settings: &Settings) -> Result<Tap, KernelError> {
         absent,
         ring_bytes,
     };
-    let attached = Attached { links, ebpf, lost, busy, bell, refused: not_attached, logger };
+    let attached = Attached { links, ebpf, lost, handled, bell, refused: not_attached, logger };
     Ok(Tap { attached, ring, sight })
 }
 
@@ -281,7 +281,9 @@ impl Attached {
             // What the second is skipped for matters only if the first was, too.
             let programs = self.ebpf.programs().filter(|(name, _)| *name != AGAIN);
             let skipped: u64 = programs.filter_map(|(_, program)| recursion_misses(program)).sum();
-            let taken_over = self.busy.get(&1, 0).map_or(0, |per_cpu| per_cpu.iter().sum());
+            let count = |words: &[u64; HANDLED_WORDS]| words.last().copied().unwrap_or(0);
+            let taken_over =
+                self.handled.get(&0, 0).map_or(0, |per_cpu| per_cpu.iter().map(count).sum::<u64>());
             loss.skipped = skipped.saturating_sub(taken_over);
         }
         loss

@@ -30,6 +30,9 @@ pub use ending::Doubt;
 /// it a moment after CLOSE.
 pub const AFTERLIFE_NS: u64 = 50_000_000;
 
+/// How much later, in ns, the second probe of transitions may report what the first has reported.
+const AGAIN_NS: u64 = 100_000_000;
+
 /// `ECONNABORTED`: the socket was killed from outside (`ss -K`), so the task is not its owner.
 const ECONNABORTED: i32 = 103;
 
@@ -224,6 +227,9 @@ impl Tracker {
             (State::CLOSE, State::SYN_SENT | State::LISTEN) | (State::LISTEN, State::SYN_RECV)
         );
         let key = self.key(record);
+        if old != new && self.conns.get(&key).is_some_and(|conn| conn.has_just_made(old, new, record)) {
+            return;
+        }
         let over = |conn: &Conn| conn.state == State::CLOSE && old != State::CLOSE;
         if birth || self.conns.get(&key).is_some_and(over) {
             self.bury(key, emit);
@@ -238,11 +244,7 @@ impl Tracker {
         };
         if self.is_full() && !self.conns.contains_key(&key) {
             self.turned_away += u64::from(birth || old == State::LISTEN);
-            let id = (record.cookie != 0).then_some(Id(record.cookie));
-            let (old, new) = (Some(old), Some(new));
-            if old != new || self.raw {
-                emit(Event { kind: Kind::Transition, id, old, new, ..event_of(record, None) });
-            }
+            self.pass_by(old, new, record, emit);
             return;
         }
         let whole = self.whole;
@@ -316,6 +318,15 @@ impl Tracker {
                 self.stop_listening(&tuple, key);
             }
             self.ended.push_back((record.ts_ns, key));
+        }
+    }
+
+    /// Tells a transition of a socket that there is no room for.
+    fn pass_by(&self, old: State, new: State, record: &Record, emit: &mut impl FnMut(Event) -> Fate) {
+        let id = (record.cookie != 0).then_some(Id(record.cookie));
+        if old != new || self.raw {
+            let (old, new) = (Some(old), Some(new));
+            emit(Event { kind: Kind::Transition, id, old, new, ..event_of(record, None) });
         }
     }
 
@@ -457,6 +468,15 @@ impl Conn {
             history: None,
             ending: None,
         }
+    }
+
+    /// Whether this is the last transition once more: both probes of transitions may report it where the kernel moves a
+    /// task to another CPU between them, as it may from 7.x on. No socket makes the same twice in a row; by address alone
+    /// (before 5.12, where there is one probe) it could be another. A listener's child is born in softirq: that stays.
+    fn has_just_made(&self, old: State, new: State, record: &Record) -> bool {
+        let just = self.since_ns.is_some_and(|since_ns| record.ts_ns.saturating_sub(since_ns) < AGAIN_NS);
+        let is_it = record.cookie != 0 && old != State::LISTEN;
+        just && is_it && (self.previous, self.state) == (Some(old), new)
     }
 
     fn socket(&self) -> Socket {

@@ -197,3 +197,17 @@ fn what_is_no_record_of_ours_says_nothing() {
     }
     assert!(watch.tracker.is_empty());
 }
+
+/// Both probes of transitions can report the same one.
+#[test]
+fn what_is_reported_twice_is_told_once() {
+    let mut watch = Watch::new();
+    let sock = client();
+    assert_eq!(watch.feed(sock.at(1, "CLOSE>SYN_SENT")).len(), 1);
+    assert_eq!(watch.feed(sock.at(2, "CLOSE>SYN_SENT")), [""; 0]);
+    assert_eq!(watch.feed(sock.at(5, "SYN_SENT>ESTABLISHED")).len(), 1);
+    assert_eq!(watch.feed(sock.at(6, "SYN_SENT>ESTABLISHED")), [""; 0]);
+    watch.feed(sock.at(8, "ESTABLISHED>CLOSE"));
+    assert_eq!(watch.feed(sock.at(9, "ESTABLISHED>CLOSE")), [""; 0]);
+    assert_eq!(watch.tracker.len(), 1);
+}
