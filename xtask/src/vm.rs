@@ -39,15 +39,16 @@ const SUITES: [(&str, &str); 5] = [
 const QEMU_SUITES: [(&str, &str); 3] =
     [("debian", "bookworm"), ("debian-security", "bookworm-security"), ("debian", "bookworm-backports")];
 /// What `cargo xtask test` runs on other kernels: every probe and every field, and exact counts under a storm.
-pub(crate) const SMOKE: [&str; 8] = [
+pub(crate) const SMOKE: [&str; 9] = [
     "probes_cli::everything",
     "privileges::two",
     "privileges::what",
-    "close::client_first",
-    "abort::close_with",
+    "close::the_client",
+    "abort::close_with_linger",
     "stop::with_losses",
     "hist_cli::a_leak",
     "rst_cli::",
+    "killed_at_any_moment",
 ];
 /// What the numbers of instructions stand between, in docs/kernels.md.
 const RECORD: (&str, &str) =

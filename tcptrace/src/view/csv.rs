@@ -8,7 +8,10 @@ use super::{
 };
 use crate::{
     kernel::clock::Clock,
-    model::{event::Event, loss::Loss},
+    model::{
+        event::{Event, printable},
+        loss::Loss,
+    },
 };
 
 /// The stream as CSV.
@@ -44,7 +47,8 @@ impl Csv {
                 Some(Value::Number(number)) => write!(cell, "{number}"),
                 Some(Value::Micros(ns)) => write!(cell, "{}.{:03}", ns / 1000, ns % 1000),
                 Some(Value::Word(word)) => write!(cell, "{word}"),
-                Some(Value::Name(name)) => write!(cell, "{name}"),
+                // A table is looked at on terminals, too; JSON has the name as it is.
+                Some(Value::Name(name)) => write!(cell, "{}", printable(&name)),
                 Some(Value::Comm(comm)) => write!(cell, "{comm}"),
                 Some(Value::Id(id)) => write!(cell, "{id}"),
                 Some(Value::Addr(addr)) => write!(cell, "{addr}"),

@@ -14,6 +14,7 @@ use super::{Summary, fields::TimeText};
 use crate::{
     kernel::clock::Clock,
     model::{
+        event::printable,
         loss::Loss,
         state::State,
         tally::{Matrix, Reconciled, Reset, Table, Times},
@@ -203,7 +204,8 @@ impl Csv {
                 Some(Cell::Flag) => "true".to_owned(),
                 Some(Cell::Time(ns)) => self.time.render(self.clock.wall_ns(*ns)).to_owned(),
                 Some(Cell::Addr(addr)) => addr.to_string(),
-                Some(Cell::Text(text)) => text.to_string(),
+                // As in the other table, see `view::csv`.
+                Some(Cell::Text(text)) => printable(text).into_owned(),
                 Some(Cell::Sockets(sockets)) => {
                     for state in COLUMNS {
                         let count = sockets.get(usize::from(state.number())).copied().unwrap_or(0);

@@ -17,6 +17,7 @@ mod causes;
 mod close;
 mod crowd;
 mod family;
+mod faults;
 mod hist_cli;
 mod mptcp;
 mod owners;
