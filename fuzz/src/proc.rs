@@ -55,7 +55,9 @@ fuzz_target!(|input: &[u8]| {
     match which {
         b'0' => answers(bytes),
         b'4' | b'6' => {
-            adopt(text.lines().filter_map(|line| survey::line_of_proc(line, *which == b'6', NETNS)).collect());
+            adopt(
+                text.lines().filter_map(|line| survey::line_of_proc(line, *which == b'6', NETNS)).collect(),
+            );
         }
         b'c' => _ = cgroup::tree(&text),
         b'l' => {

@@ -215,7 +215,8 @@ pub fn messages(mut rest: &[u8], netns: u32, each: &mut impl FnMut(Found)) -> io
                 if header.kind == NLMSG_DONE && code >= 0 {
                     return Ok(false);
                 }
-                return Err(io::Error::from_raw_os_error(-code));
+                // No errno is i32::MIN, but these are bytes of another's.
+                return Err(io::Error::from_raw_os_error(code.saturating_neg()));
             }
             SOCK_DIAG_BY_FAMILY => {
                 more = header.flags & 2 != 0;
@@ -306,4 +307,28 @@ fn counters(info: &[u8]) -> Option<Counters> {
         bytes_sent: long(200)?,
         bytes_retrans: long(208)?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use super::*;
+
+    /// A message of that kind with nothing but a number in it.
+    fn message(kind: u16, code: i32) -> Vec<u8> {
+        let header = MessageHeader { len: 20, kind, flags: 0, seq: 1, pid: 0 };
+        [header.as_bytes(), &code.to_ne_bytes()].concat()
+    }
+
+    #[test]
+    fn an_answer_ends_or_fails() {
+        let read = |bytes: &[u8]| messages(bytes, 7, &mut |_| {});
+        assert!(!read(&message(NLMSG_DONE, 0)).unwrap());
+        assert_eq!(read(&message(NLMSG_ERROR, -2)).unwrap_err().raw_os_error(), Some(2));
+        assert_eq!(read(&message(NLMSG_DONE, -105)).unwrap_err().raw_os_error(), Some(105));
+        // No errno, but no reason to panic either.
+        assert_eq!(read(&message(NLMSG_ERROR, i32::MIN)).unwrap_err().raw_os_error(), Some(i32::MAX));
+        assert_eq!(read(&message(0, 0)[..18]).unwrap_err().kind(), io::ErrorKind::InvalidData);
+    }
 }
