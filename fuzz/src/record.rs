@@ -81,7 +81,9 @@ fuzz_target!(|input: &[u8]| {
         }
         gate.pass(event, &mut |event| {
             tally.event(&event);
-            views.iter_mut().for_each(|view| view.event(&event));
+            for view in &mut views {
+                view.event(&event);
+            }
         })
     };
     let mut now_ns = 0;

@@ -128,7 +128,9 @@ impl<'a> Run<'a> {
         let log = work.join(format!("{target}.log"));
         let program = programs.join(target);
         let mut command = Command::new(&program);
-        OTHERS.iter().for_each(|name| _ = command.env_remove(name));
+        for name in OTHERS {
+            command.env_remove(name);
+        }
         let child = command
             .args([&finds, &workspace.root.join("fuzz/corpus").join(target)])
             .arg(format!("-max_total_time={seconds}"))
