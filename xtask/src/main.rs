@@ -6,6 +6,7 @@
 
 mod apt;
 mod ebpf;
+mod fuzz;
 mod host;
 mod run;
 mod sources;
@@ -50,6 +51,15 @@ enum Chore {
         #[arg(long)]
         no_vm: bool,
     },
+    /// Feed the fuzz targets of fuzz/ with what they never saw
+    Fuzz {
+        /// How long each target runs
+        #[arg(long, default_value = "60", value_parser = clap::value_parser!(u32).range(1..))]
+        seconds: u32,
+        /// Only these: record, btf, filter, proc
+        #[arg(value_name = "TARGET")]
+        targets: Vec<String>,
+    },
     /// Boot other kernels under QEMU and run the live tests on them
     Vm {
         /// Series of kernels, such as 5.10,6.12 or 7 for the newest 7.x
@@ -83,6 +93,7 @@ fn chore(chore: Chore) -> Result<ExitCode> {
         Chore::Ebpf { check: true } => {
             ebpf::check(&workspace, tools::find(&workspace)?.as_ref())?;
         }
+        Chore::Fuzz { seconds, targets } => fuzz::run(&workspace, seconds, &targets)?,
         Chore::Vm { kernel, record, tests } => {
             let tests: Vec<&str> = tests.iter().map(String::as_str).collect();
             let outcome = vm::run(&workspace, &kernel, &tests, record)?;

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use xshell::cmd;
 
 use crate::host::{Workspace, is_root, program_path};
-use crate::{apt, ebpf, tools, vm};
+use crate::{apt, ebpf, fuzz, tools, vm};
 
 /// Programs that the live tests use, each with its Debian package.
 const PEERS: [(&str, &str); 10] = [
@@ -25,6 +25,9 @@ const PEERS: [(&str, &str); 10] = [
     ("redis-check-rdb", "redis-tools"),
 ];
 
+/// How long each fuzz target runs: long enough for what is easily broken (`cargo xtask fuzz` runs them longer).
+const FUZZ_SECONDS: u32 = 20;
+
 const KERNEL_BTF: &str = "/sys/kernel/btf/vmlinux";
 
 /// The tests that ran.
@@ -37,10 +40,21 @@ struct Tally {
 /// Runs everything; the last line printed is `N passed, M failed`.
 pub(crate) fn run(workspace: &Workspace, live: bool, vm: bool) -> ExitCode {
     let mut tally = Tally::default();
-    let outcome = steps(workspace, live, vm, &mut tally);
+    let fuzz = fuzz::has_nightly(workspace);
+    let outcome = steps(workspace, &Parts { live, vm, fuzz }, &mut tally);
     match &outcome {
-        Ok(()) if live => println!("xtask: PASSED"),
-        Ok(()) => println!("xtask: PASSED, BUT WITHOUT THE LIVE TESTS: no kernel saw our programs"),
+        Ok(()) if live && vm && fuzz => println!("xtask: PASSED"),
+        Ok(()) => {
+            if !live {
+                println!("xtask: PASSED, BUT WITHOUT THE LIVE TESTS: no kernel saw our programs");
+            }
+            if !vm {
+                println!("xtask: PASSED, BUT WITHOUT THE OTHER KERNELS");
+            }
+            if !fuzz {
+                println!("xtask: PASSED, BUT WITHOUT FUZZING: `rustup toolchain install nightly`");
+            }
+        }
         Err(error) => {
             println!("xtask: FAILED: {error:#}");
             // Whoever reads only the last line must not take a failed step for a success.
@@ -51,7 +65,15 @@ pub(crate) fn run(workspace: &Workspace, live: bool, vm: bool) -> ExitCode {
     if outcome.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn steps(workspace: &Workspace, live: bool, vm: bool, tally: &mut Tally) -> Result<()> {
+/// What is to be done of that which not every host can do.
+struct Parts {
+    live: bool,
+    vm: bool,
+    fuzz: bool,
+}
+
+fn steps(workspace: &Workspace, parts: &Parts, tally: &mut Tally) -> Result<()> {
+    let Parts { live, vm, fuzz } = *parts;
     let sh = &workspace.sh;
     if live {
         step("can the live tests run here?", || can_run_live(workspace))?;
@@ -60,7 +82,11 @@ fn steps(workspace: &Workspace, live: bool, vm: bool, tally: &mut Tally) -> Resu
     if live {
         step("set-up: programs for the live tests", || install_peers(workspace))?;
     }
-    step("format", || Ok(cmd!(sh, "cargo fmt --all --check").quiet().run()?))?;
+    step("format", || {
+        cmd!(sh, "cargo fmt --all --check").quiet().run()?;
+        // A workspace of its own.
+        Ok(cmd!(sh, "cargo fmt --manifest-path fuzz/Cargo.toml --check").quiet().run()?)
+    })?;
     step("clippy", || {
         let clippy = cmd!(sh, "cargo clippy --workspace --exclude tcptrace-ebpf --all-targets");
         clippy.args(["--", "-D", "warnings"]).quiet().run()?;
@@ -71,28 +97,34 @@ fn steps(workspace: &Workspace, live: bool, vm: bool, tally: &mut Tally) -> Resu
     step("clippy for eBPF", || ebpf::clippy(workspace, &toolchain))?;
     step("eBPF object", || ebpf::check(workspace, Some(&toolchain)))?;
     step("tests", || cargo_test(workspace, &["--workspace", "--exclude", "tcptrace-ebpf"], tally))?;
-    if !live {
+    if live {
+        step("live tests", || {
+            let mut args = vec!["--package", "tcptrace", "--test", "live"];
+            if !is_root() {
+                // Only the test program runs as root: what cargo writes stays its user's.
+                args.extend(["--config", "target.'cfg(all())'.runner = 'sudo'"]);
+            }
+            cargo_test(workspace, &args, tally)
+        })?;
+    } else {
         println!("xtask: == LIVE TESTS LEFT OUT (--no-live)");
-        return Ok(());
     }
-    step("live tests", || {
-        let mut args = vec!["--package", "tcptrace", "--test", "live"];
-        if !is_root() {
-            // Only the test program runs as root: what cargo writes stays its user's.
-            args.extend(["--config", "target.'cfg(all())'.runner = 'sudo'"]);
-        }
-        cargo_test(workspace, &args, tally)
-    })?;
-    if !vm {
+    if vm {
+        step("other kernels", || {
+            let outcome = vm::run(workspace, &[], &vm::SMOKE, false)?;
+            tally.passed += outcome.passed;
+            tally.failed += outcome.failed;
+            if outcome.good { Ok(()) } else { bail!("not all machines ended well") }
+        })?;
+    } else {
         println!("xtask: == OTHER KERNELS LEFT OUT (--no-vm)");
-        return Ok(());
     }
-    step("other kernels", || {
-        let outcome = vm::run(workspace, &[], &vm::SMOKE, false)?;
-        tally.passed += outcome.passed;
-        tally.failed += outcome.failed;
-        if outcome.good { Ok(()) } else { bail!("not all machines ended well") }
-    })
+    if fuzz {
+        step("fuzzing", || fuzz::run(workspace, FUZZ_SECONDS, &[]))
+    } else {
+        println!("xtask: == FUZZING LEFT OUT: there is no nightly compiler");
+        Ok(())
+    }
 }
 
 fn step<T>(name: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {

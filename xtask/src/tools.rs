@@ -24,7 +24,7 @@ const HELP: &str = "a toolchain that compiles for eBPF is needed; either of thes
   Debian 12 or later: run this chore as root or with sudo, and it installs what it needs";
 
 /// What cargo and rustup told xtask about its own toolchain, and another one must not hear.
-const OTHERS: [&str; 4] = ["CARGO", "LD_LIBRARY_PATH", "RUSTC", "RUSTUP_TOOLCHAIN"];
+pub(crate) const OTHERS: [&str; 4] = ["CARGO", "LD_LIBRARY_PATH", "RUSTC", "RUSTUP_TOOLCHAIN"];
 
 /// A toolchain that compiles for eBPF.
 pub(crate) struct Toolchain {
@@ -210,7 +210,7 @@ impl Compiler {
     }
 }
 
-fn without_others(command: Cmd<'_>) -> Cmd<'_> {
+pub(crate) fn without_others(command: Cmd<'_>) -> Cmd<'_> {
     OTHERS.iter().fold(command, Cmd::env_remove)
 }
 

@@ -18,8 +18,9 @@ pub struct BadValue {
 impl fmt::Display for BadValue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { text, at: (before, length), why } = self;
-        let carets = "^".repeat((*length).max(1));
-        write!(f, "{why}\n  {text}\n  {:before$}{carets}", "")
+        // Not by a width: the formatter panics at one beyond 65535.
+        let (spaces, carets) = (" ".repeat(*before), "^".repeat((*length).max(1)));
+        write!(f, "{why}\n  {text}\n  {spaces}{carets}")
     }
 }
 
@@ -217,6 +218,13 @@ mod tests {
                 .ends_with("\n  ESTABLISHED,OPEN\n              ^^^^")
         );
         assert!("10.0.0.0/33".parse::<Blocks>().unwrap_err().to_string().contains("is no address"));
+    }
+
+    #[test]
+    fn what_is_wrong_far_back_in_a_list_is_pointed_at() {
+        let text = "80,".repeat(30_000) + "x";
+        let told = text.parse::<Ports>().unwrap_err().to_string();
+        assert!(told.ends_with(" ^") && told.starts_with("x is no port"));
     }
 
     #[test]

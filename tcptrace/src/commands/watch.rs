@@ -311,7 +311,7 @@ impl<S: Sink> Stream<S> {
             let left = at_ns.saturating_sub(clock::monotonic_ns());
             Instant::now() + Duration::from_nanos(left)
         };
-        let held = self.tracker.deadline_ns().map(|at_ns| at(at_ns + 1_000_000));
+        let held = self.tracker.deadline_ns().map(|at_ns| at(at_ns.saturating_add(1_000_000)));
         let due = self.shown.sink.due_ns().map(at);
         [held, due, self.surveyor.check_at()].into_iter().flatten().min()
     }

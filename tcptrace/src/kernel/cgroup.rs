@@ -17,7 +17,12 @@ const SCAN_PAUSE: Duration = Duration::from_secs(1);
 
 /// Where the cgroup2 tree is mounted; `None` where it is not.
 fn root() -> Option<PathBuf> {
-    let mounts = fs::read_to_string("/proc/self/mounts").ok()?;
+    tree(&fs::read_to_string("/proc/self/mounts").ok()?)
+}
+
+/// Where /proc/self/mounts, given as text, has the cgroup2 tree.
+#[must_use]
+pub fn tree(mounts: &str) -> Option<PathBuf> {
     mounts.lines().find_map(|line| {
         let mut words = line.split(' ');
         let (path, kind) = (words.nth(1)?, words.next()?);

@@ -195,35 +195,40 @@ impl Diag {
     /// Reads what the kernel sends next. Returns whether more will come.
     fn receive(&mut self, each: &mut impl FnMut(Found)) -> io::Result<bool> {
         let (_, len) = recv(&self.socket, &mut self.buffer[..], RecvFlags::empty())?;
-        let mut rest = self.buffer.get(..len).unwrap_or_default();
-        let mut more = false;
-        while let Ok((header, body)) = MessageHeader::ref_from_prefix(rest) {
-            let len = usize::try_from(header.len).unwrap_or(0);
-            let Some(body) = len.checked_sub(size_of::<MessageHeader>()).and_then(|len| body.get(..len))
-            else {
-                return Err(io::ErrorKind::InvalidData.into());
-            };
-            match header.kind {
-                // The end of a dump may carry an error, too (netlink_dump_done()).
-                NLMSG_DONE | NLMSG_ERROR => {
-                    let code = body.first_chunk().map_or(0, |code| i32::from_ne_bytes(*code));
-                    if header.kind == NLMSG_DONE && code >= 0 {
-                        return Ok(false);
-                    }
-                    return Err(io::Error::from_raw_os_error(-code));
-                }
-                SOCK_DIAG_BY_FAMILY => {
-                    more = header.flags & 2 != 0;
-                    if let Some(found) = read(body, self.netns) {
-                        each(found);
-                    }
-                }
-                _ => {}
-            }
-            rest = rest.get(len.next_multiple_of(4)..).unwrap_or_default();
-        }
-        Ok(more)
+        messages(self.buffer.get(..len).unwrap_or_default(), self.netns, each)
     }
+}
+
+/// Reads the messages that the kernel sent in one go, aligned to 4 as in a buffer of [`Diag`]. Returns whether more
+/// will come. Errors: those that the messages carry, and `InvalidData` where they are none.
+pub fn messages(mut rest: &[u8], netns: u32, each: &mut impl FnMut(Found)) -> io::Result<bool> {
+    let mut more = false;
+    while let Ok((header, body)) = MessageHeader::ref_from_prefix(rest) {
+        let len = usize::try_from(header.len).unwrap_or(0);
+        let Some(body) = len.checked_sub(size_of::<MessageHeader>()).and_then(|len| body.get(..len)) else {
+            return Err(io::ErrorKind::InvalidData.into());
+        };
+        match header.kind {
+            // The end of a dump may carry an error, too (netlink_dump_done()).
+            NLMSG_DONE | NLMSG_ERROR => {
+                let code = body.first_chunk().map_or(0, |code| i32::from_ne_bytes(*code));
+                if header.kind == NLMSG_DONE && code >= 0 {
+                    return Ok(false);
+                }
+                // No errno is i32::MIN, but these are bytes of another's.
+                return Err(io::Error::from_raw_os_error(code.saturating_neg()));
+            }
+            SOCK_DIAG_BY_FAMILY => {
+                more = header.flags & 2 != 0;
+                if let Some(found) = read(body, netns) {
+                    each(found);
+                }
+            }
+            _ => {}
+        }
+        rest = rest.get(len.next_multiple_of(4)..).unwrap_or_default();
+    }
+    Ok(more)
 }
 
 /// Whether the error says that the kernel has no tcp_diag (ENOENT: inet_diag_lock_handler()), or no sock_diag at all
@@ -302,4 +307,28 @@ fn counters(info: &[u8]) -> Option<Counters> {
         bytes_sent: long(200)?,
         bytes_retrans: long(208)?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use super::*;
+
+    /// A message of that kind with nothing but a number in it.
+    fn message(kind: u16, code: i32) -> Vec<u8> {
+        let header = MessageHeader { len: 20, kind, flags: 0, seq: 1, pid: 0 };
+        [header.as_bytes(), &code.to_ne_bytes()].concat()
+    }
+
+    #[test]
+    fn an_answer_ends_or_fails() {
+        let read = |bytes: &[u8]| messages(bytes, 7, &mut |_| {});
+        assert!(!read(&message(NLMSG_DONE, 0)).unwrap());
+        assert_eq!(read(&message(NLMSG_ERROR, -2)).unwrap_err().raw_os_error(), Some(2));
+        assert_eq!(read(&message(NLMSG_DONE, -105)).unwrap_err().raw_os_error(), Some(105));
+        // No errno, but no reason to panic either.
+        assert_eq!(read(&message(NLMSG_ERROR, i32::MIN)).unwrap_err().raw_os_error(), Some(i32::MAX));
+        assert_eq!(read(&message(0, 0)[..18]).unwrap_err().kind(), io::ErrorKind::InvalidData);
+    }
 }

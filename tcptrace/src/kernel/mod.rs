@@ -4,12 +4,12 @@ pub mod attach;
 pub mod btf;
 pub mod cgroup;
 pub mod clock;
-mod diag;
+pub mod diag;
 mod error;
 mod layout;
 pub mod netns;
 mod privilege;
-mod processes;
+pub mod processes;
 pub mod survey;
 pub mod usage;
 

@@ -59,8 +59,9 @@ pub(super) fn mountinfo() -> String {
     std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default()
 }
 
-/// Of each mount its root in its file system (`net:[123]` for a network namespace), and the place.
-pub(super) fn mounts(mountinfo: &str) -> impl Iterator<Item = (&str, &str)> {
+/// Of each mount in /proc/self/mountinfo, given as text, its root in its file system (`net:[123]` for a network
+/// namespace), and the place.
+pub fn mounts(mountinfo: &str) -> impl Iterator<Item = (&str, &str)> {
     mountinfo.lines().filter_map(|line| {
         let mut words = line.split(' ').skip(3);
         Some((words.next()?, words.next()?))

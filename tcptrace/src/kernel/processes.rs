@@ -29,15 +29,7 @@ struct Holder {
 
 impl Holder {
     fn read(pid: u32) -> Option<Self> {
-        let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
-        // `PID (COMM) STATE ...`; the name may hold anything.
-        let open = stat.iter().position(|byte| *byte == b'(')?;
-        let close = stat.iter().rposition(|byte| *byte == b')')?;
-        let mut comm = Comm::default();
-        comm.0.iter_mut().zip(stat.get(open + 1..close)?).for_each(|(to, from)| *to = *from);
-        let rest = std::str::from_utf8(stat.get(close + 1..)?).ok()?;
-        // Field 22 of proc(5); the state is field 3.
-        let started = rest.split_ascii_whitespace().nth(19)?.parse().ok()?;
+        let (comm, started) = name_and_start(&fs::read(format!("/proc/{pid}/stat")).ok()?)?;
         Some(Self { pid, comm, started })
     }
 
@@ -46,6 +38,20 @@ impl Holder {
     fn before(&self, other: &Self) -> bool {
         (self.pid == 1, self.started, self.pid) < (other.pid == 1, other.started, other.pid)
     }
+}
+
+/// From /proc/PID/stat: the command name, and when the process was started, in the kernel's ticks since boot.
+#[must_use]
+pub fn name_and_start(stat: &[u8]) -> Option<(Comm, u64)> {
+    // `PID (COMM) STATE ...`; the name may hold anything.
+    let open = stat.iter().position(|byte| *byte == b'(')?;
+    let close = stat.iter().rposition(|byte| *byte == b')')?;
+    let mut comm = Comm::default();
+    comm.0.iter_mut().zip(stat.get(open + 1..close)?).for_each(|(to, from)| *to = *from);
+    let rest = std::str::from_utf8(stat.get(close + 1..)?).ok()?;
+    // Field 22 of proc(5); the state is field 3.
+    let started = rest.split_ascii_whitespace().nth(19)?.parse().ok()?;
+    Some((comm, started))
 }
 
 /// Numbers of all processes.
@@ -100,7 +106,8 @@ pub(super) fn look(wanted: &FxHashSet<u64>, source: OwnerSource) -> Descriptors 
 }
 
 /// The number in a link such as `socket:[123]`.
-fn number_in(link: &CStr, prefix: &str) -> Option<u64> {
+#[must_use]
+pub fn number_in(link: &CStr, prefix: &str) -> Option<u64> {
     let digits = link.to_bytes().strip_prefix(prefix.as_bytes())?.strip_suffix(b"]")?;
     std::str::from_utf8(digits).ok()?.parse().ok()
 }

@@ -100,8 +100,8 @@ fn open_namespace(path: &Path, inode: u32) -> Option<OwnedFd> {
     if is_it { open(again, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok() } else { None }
 }
 
-/// The places where namespaces are mounted (`ip netns` does that).
-fn mounted(mountinfo: &str) -> impl Iterator<Item = PathBuf> {
+/// The places where namespaces are mounted (`ip netns` does that), by /proc/self/mountinfo, given as text.
+pub fn mounted(mountinfo: &str) -> impl Iterator<Item = PathBuf> {
     let namespaces = netns::mounts(mountinfo).filter(|(root, _)| root.starts_with("net:["));
     namespaces.map(|(_, place)| PathBuf::from(place.replace("\\040", " ")))
 }
@@ -153,7 +153,12 @@ pub fn look(namespaces: &mut Namespaces, only: &[u32]) -> Survey {
 /// The counters of the namespace that the thread is in; `None` where there is no /proc/net/snmp.
 fn counters(netns: u32) -> Option<Snmp> {
     let text = fs::read_to_string("/proc/thread-self/net/snmp").ok()?;
-    let at_ns = clock::monotonic_ns();
+    counters_of(&text, netns, clock::monotonic_ns())
+}
+
+/// The counters in /proc/net/snmp, given as text that was read at `at_ns`.
+#[must_use]
+pub fn counters_of(text: &str, netns: u32, at_ns: u64) -> Option<Snmp> {
     let mut lines = text.lines().filter_map(|line| line.strip_prefix("Tcp: "));
     let (names, values) = (lines.next()?, lines.next()?);
     let value = |wanted: &str| {
@@ -167,7 +172,12 @@ fn counters(netns: u32) -> Option<Snmp> {
 /// (inet_init_net()).
 #[must_use]
 pub fn ephemeral_ports() -> RangeInclusive<u16> {
-    let text = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
+    port_range(&fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default())
+}
+
+/// See [`ephemeral_ports`]; `text` is that of ip_local_port_range.
+#[must_use]
+pub fn port_range(text: &str) -> RangeInclusive<u16> {
     let mut ports = text.split_whitespace().filter_map(|port| port.parse().ok());
     match (ports.next(), ports.next()) {
         (Some(first), Some(last)) => first..=last,
@@ -235,7 +245,8 @@ fn read(netns: u32, states: u32, each: &mut impl FnMut(Found)) -> io::Result<()>
 }
 
 /// A line of /proc/net/tcp or tcp6 (get_tcp4_sock() in net/ipv4/tcp_ipv4.c and its neighbours).
-fn line_of_proc(line: &str, v6: bool, netns: u32) -> Option<Found> {
+#[must_use]
+pub fn line_of_proc(line: &str, v6: bool, netns: u32) -> Option<Found> {
     let mut words = line.split_ascii_whitespace().skip(1);
     let (local, remote, state) = (words.next()?, words.next()?, words.next()?);
     let (_queues, timer) = (words.next()?, words.next()?);

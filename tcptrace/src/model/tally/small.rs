@@ -42,7 +42,8 @@ impl Small {
             _ => false,
         };
         if minisock {
-            let until_ns = if new == State::TIME_WAIT { event.ts_ns + TIME_WAIT_NS } else { u64::MAX };
+            let until_ns =
+                if new == State::TIME_WAIT { event.ts_ns.saturating_add(TIME_WAIT_NS) } else { u64::MAX };
             let socket = Socket {
                 id: event.id,
                 tuple: event.tuple,
@@ -81,7 +82,7 @@ impl Small {
                 None => {}
             }
             let until_ns = match (found.form, found.expires_ms) {
-                (Form::Minisock, Some(ms)) => now_ns + u64::from(ms) * 1_000_000,
+                (Form::Minisock, Some(ms)) => now_ns.saturating_add(u64::from(ms) * 1_000_000),
                 _ => u64::MAX,
             };
             self.keep(Entry { socket, until_ns });
@@ -107,7 +108,7 @@ impl Small {
 
     fn sweep(&mut self, now_ns: u64) {
         if now_ns >= self.sweep_ns {
-            self.sweep_ns = now_ns + TIME_WAIT_NS / 10;
+            self.sweep_ns = now_ns.saturating_add(TIME_WAIT_NS / 10);
             self.known.retain(|_, entry| entry.until_ns > now_ns);
         }
     }

@@ -343,3 +343,11 @@ proptest! {
         prop_assert_eq!(powers, told.count());
     }
 }
+
+#[test]
+fn at_the_end_of_time_nothing_wraps() {
+    let mut tally = tally(By::Port);
+    tally.event(&change(u64::MAX, tuple(443, 50_000), "FIN_WAIT2>TIME_WAIT"));
+    let table = tally.table(std::iter::empty(), Sort::Sockets, 10, u64::MAX);
+    assert!(table.rows.len() <= 1);
+}

@@ -261,7 +261,7 @@ impl Tracker {
     #[must_use]
     pub fn deadline_ns(&self) -> Option<u64> {
         let (at_ns, _) = self.ended.front().filter(|_| self.untold > 0)?;
-        Some(at_ns + AFTERLIFE_NS)
+        Some(at_ns.saturating_add(AFTERLIFE_NS))
     }
 
     /// Whether there are connections of which only sock_diag can tell what became of them.
@@ -312,15 +312,15 @@ impl Tracker {
             }
             (Awaits::Fin { .. }, Whereabouts::There { state: State::TIME_WAIT, expires_ms }) => {
                 // Its timer was set when the FIN came.
-                let entered_ns = (now_ns + left_ns(expires_ms)).saturating_sub(TIME_WAIT_NS);
+                let entered_ns = now_ns.saturating_add(left_ns(expires_ms)).saturating_sub(TIME_WAIT_NS);
                 let verdict = Some(Verdict::read(Cause::LocalFin));
                 self.settle_at(doubt.key, Some(State::TIME_WAIT), entered_ns.max(since_ns), verdict, emit);
             }
             (Awaits::Fin { .. }, Whereabouts::There { expires_ms, .. }) => {
-                ending.awaits = Awaits::Fin { until_ns: Some(now_ns + left_ns(expires_ms)) };
+                ending.awaits = Awaits::Fin { until_ns: Some(now_ns.saturating_add(left_ns(expires_ms))) };
             }
             (Awaits::Fin { until_ns }, Whereabouts::Gone) => {
-                let late = until_ns.filter(|until_ns| now_ns + TIMER_SLACK_NS >= *until_ns);
+                let late = until_ns.filter(|until_ns| now_ns.saturating_add(TIMER_SLACK_NS) >= *until_ns);
                 let cause = if late.is_some() { Cause::FinWait2Timeout } else { Cause::PeerRst };
                 let verdict = Some(Verdict::inferred(cause));
                 self.settle_at(doubt.key, None, late.unwrap_or(now_ns), verdict, emit);

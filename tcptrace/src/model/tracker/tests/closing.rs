@@ -241,3 +241,20 @@ fn a_transition_to_itself_is_only_shown_raw() {
     assert_eq!(watch.feed(close), ["7 FIN_WAIT2>FIN_WAIT2 - client close 4123"]);
     assert_eq!(watch.feed(end), ["7 FIN_WAIT2>CLOSE 1000 client close 4123"]);
 }
+
+#[test]
+fn at_the_end_of_time_nothing_wraps() {
+    let mut tracker = Tracker::new(Reasons::new(), false, false);
+    let mut emit = |_| Fate::Keep;
+    let record = Record { ts_ns: u64::MAX, ..client().at(0, "FIN_WAIT1>CLOSE") };
+    tracker.feed(&record, Some(&CloseDetail { tw_count: 1, tw_max: 1, ..CloseDetail::default() }), &mut emit);
+    assert!(tracker.deadline_ns().is_none_or(|at_ns| at_ns == u64::MAX));
+    for state in [State::FIN_WAIT2, State::TIME_WAIT] {
+        let doubts: Vec<Doubt> = tracker.doubts().collect();
+        for doubt in doubts {
+            let found = Whereabouts::There { state, expires_ms: u32::MAX };
+            tracker.settle(&doubt, found, u64::MAX, &mut emit);
+        }
+    }
+    tracker.tick(u64::MAX, &mut emit);
+}
