@@ -26,7 +26,7 @@ const PEERS: [(&str, &str); 10] = [
 ];
 
 /// How long each fuzz target runs: long enough for what is easily broken (`cargo xtask fuzz` runs them longer).
-const FUZZ_SECONDS: u32 = 20;
+const FUZZ_SECONDS: u32 = 60;
 
 const KERNEL_BTF: &str = "/sys/kernel/btf/vmlinux";
 
