@@ -68,13 +68,13 @@ fn build(workspace: &Workspace) -> Result<PathBuf> {
     let Workspace { sh, root } = workspace;
     let cargo_fuzz = cargo_fuzz(workspace)?;
     // cargo-fuzz has no --locked: cargo would mend the lock file in silence, and dirty the checkout.
-    cmd!(sh, "cargo metadata --locked --format-version 1 --manifest-path fuzz/Cargo.toml")
+    cmd!(sh, "cargo tree --locked --depth 0 --manifest-path fuzz/Cargo.toml")
         .quiet()
         .ignore_stdout()
         .run()
         .context(
-            "fuzz/Cargo.lock is older than the manifests: `cargo update -w --manifest-path fuzz/Cargo.toml`",
-        )?;
+        "fuzz/Cargo.lock is older than the manifests: `cargo update -w --manifest-path fuzz/Cargo.toml`",
+    )?;
     let target_dir = root.join("target/fuzz");
     let host = host(workspace)?;
     // The code has no unsafe block that a sanitizer could watch here, and runs twice as fast without.

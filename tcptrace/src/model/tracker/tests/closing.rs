@@ -244,13 +244,19 @@ fn a_transition_to_itself_is_only_shown_raw() {
 
 #[test]
 fn at_the_end_of_time_nothing_wraps() {
-    let mut tracker = Tracker::new(Reasons::new(), false, false);
+    let mut tracker = Tracker::new(Reasons::new(), false, true);
     let mut emit = |_| Fate::Keep;
-    let record = Record { ts_ns: u64::MAX, ..client().at(0, "FIN_WAIT1>CLOSE") };
-    tracker.feed(&record, Some(&CloseDetail { tw_count: 1, tw_max: 1, ..CloseDetail::default() }), &mut emit);
-    assert!(tracker.deadline_ns().is_none_or(|at_ns| at_ns == u64::MAX));
+    // Waits for the RST that it sends, since data was left unread.
+    let aborted = Record { ts_ns: u64::MAX, ..server().at(0, "ESTABLISHED>CLOSE") };
+    let unread = CloseDetail { unread: 1, ..CloseDetail::default() };
+    tracker.feed(&aborted, Some(&unread), &mut emit);
+    assert_eq!(tracker.deadline_ns(), Some(u64::MAX));
+    // Waits for sock_diag.
+    let orphan = Record { ts_ns: u64::MAX, flags: flags::DEAD, ..client().at(0, "FIN_WAIT2>CLOSE") };
+    tracker.feed(&orphan, Some(&CloseDetail { tw_count: 1, tw_max: 1, ..CloseDetail::default() }), &mut emit);
     for state in [State::FIN_WAIT2, State::TIME_WAIT] {
         let doubts: Vec<Doubt> = tracker.doubts().collect();
+        assert!(state == State::TIME_WAIT || !doubts.is_empty());
         for doubt in doubts {
             let found = Whereabouts::There { state, expires_ms: u32::MAX };
             tracker.settle(&doubt, found, u64::MAX, &mut emit);
