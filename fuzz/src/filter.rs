@@ -19,16 +19,10 @@ fuzz_target!(|input: &[u8]| {
             return;
         }
     };
-    let shared = match &cli.command {
-        None => &cli.trace.shared,
-        Some(Command::Trace(trace)) => &trace.shared,
-        Some(Command::Conns(conns)) => &conns.shared,
-        Some(Command::Hist(hist)) => &hist.shared,
-        Some(Command::Rst(rst)) => &rst.shared,
-        Some(Command::Top(top)) => &top.shared,
-    };
+    let shared = cli.command.as_ref().map_or(Some(&cli.trace.shared), Command::shared);
     // Names of namespaces and cgroups are looked up on the host: what comes of that is not the input's doing alone.
-    if shared.netns.is_none()
+    if let Some(shared) = shared
+        && shared.netns.is_none()
         && shared.cgroup.is_empty()
         && let Ok(filter) = shared.filter()
     {

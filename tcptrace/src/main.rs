@@ -17,14 +17,7 @@ const LOST: u8 = 3;
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let command = cli.command.unwrap_or(Command::Trace(cli.trace));
-    let shared = match &command {
-        Command::Trace(args) => Some(&args.shared),
-        Command::Conns(args) => Some(&args.shared),
-        Command::Hist(args) => Some(&args.shared),
-        Command::Rst(args) => Some(&args.shared),
-        Command::Top(args) => Some(&args.shared),
-        Command::Probes(_) => None,
-    };
+    let shared = command.shared();
     let verbose = match &command {
         Command::Probes(args) => args.verbose,
         _ => shared.map_or(0, |shared| shared.verbose),

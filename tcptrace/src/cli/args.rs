@@ -122,6 +122,21 @@ pub enum Command {
     Top(Top),
 }
 
+impl Command {
+    /// The flags that all watching commands have, if it watches.
+    #[must_use]
+    pub fn shared(&self) -> Option<&Shared> {
+        match self {
+            Self::Trace(args) => Some(&args.shared),
+            Self::Conns(args) => Some(&args.shared),
+            Self::Hist(args) => Some(&args.shared),
+            Self::Rst(args) => Some(&args.shared),
+            Self::Top(args) => Some(&args.shared),
+            Self::Probes(_) => None,
+        }
+    }
+}
+
 /// The flags of `top`.
 #[derive(Clone, Debug, Args)]
 pub struct Top {
