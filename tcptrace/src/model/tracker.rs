@@ -471,11 +471,11 @@ impl Conn {
     }
 
     /// Whether this is the last transition once more: both probes of transitions may report it where the kernel moves a
-    /// task to another CPU between them, as it may from 7.x on. No socket makes the same twice in a row; by address alone
-    /// (before 5.12, where there is one probe) it could be another. A listener's child is born in softirq: that stays.
+    /// task to another CPU between them, as it may from 7.x on. No socket makes the same twice in a row; by address
+    /// alone it could be another. A listener's child is born in softirq, which stays where it is.
     fn has_just_made(&self, old: State, new: State, record: &Record) -> bool {
         let just = self.since_ns.is_some_and(|since_ns| record.ts_ns.saturating_sub(since_ns) < AGAIN_NS);
-        let is_it = record.cookie != 0 && old != State::LISTEN;
+        let is_it = self.id == Id(record.cookie) && old != State::LISTEN;
         just && is_it && (self.previous, self.state) == (Some(old), new)
     }
 

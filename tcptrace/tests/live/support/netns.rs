@@ -25,10 +25,10 @@ pub(crate) struct Netns {
 /// starts would hold the sockets of the others until it executes its program, and then be the one that closes them.
 pub(crate) fn scenario(body: impl FnOnce(&Netns) + Send) {
     static ONE: Mutex<()> = Mutex::new(());
-    // libtest's first thread has the name of the whole process; in /proc/self any thread may set it.
-    fs::write("/proc/self/comm", COMM).unwrap();
     // A scenario that failed has left nothing behind.
     let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+    // libtest's first thread has the name of the whole process; in /proc/self any thread may set it.
+    fs::write("/proc/self/comm", COMM).unwrap();
     let net = Netns::new();
     net.enter(|| body(&net));
 }
