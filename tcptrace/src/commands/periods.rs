@@ -65,6 +65,10 @@ impl<C: Count> Sink for Printer<C> {
         self.count.turned_away()
     }
 
+    fn counts_sockets(&self) -> bool {
+        true
+    }
+
     fn due_ns(&self) -> Option<u64> {
         self.schedule.due_ns()
     }

@@ -30,6 +30,11 @@ pub trait Sink {
         0
     }
 
+    /// Whether it counts sockets, those in TIME_WAIT among them.
+    fn counts_sockets(&self) -> bool {
+        false
+    }
+
     /// When it wants to be drawn, `CLOCK_MONOTONIC` in ns.
     fn due_ns(&self) -> Option<u64> {
         None

@@ -54,8 +54,8 @@ pub(super) struct Surveyor {
 }
 
 impl Surveyor {
-    /// Begins with a survey.
-    pub(super) fn begin(only: Vec<u32>) -> Self {
+    /// Begins with a survey; `waiting`: with sockets in TIME_WAIT.
+    pub(super) fn begin(only: Vec<u32>, waiting: bool) -> Self {
         let now = Instant::now();
         let mut surveyor = Self {
             namespaces: Namespaces::default(),
@@ -67,7 +67,7 @@ impl Surveyor {
             rest_until: now,
             asked_at: now,
         };
-        surveyor.survey(OwnerSource::Snapshot);
+        surveyor.survey(OwnerSource::Snapshot, waiting);
         surveyor
     }
 
@@ -86,10 +86,11 @@ impl Surveyor {
         self.check_at.filter(|_| self.coming.is_none())
     }
 
-    /// Has a survey taken, unless there is a question already.
-    pub(super) fn survey(&mut self, source: OwnerSource) {
+    /// Has a survey taken, unless there is a question already; `waiting`: with sockets in TIME_WAIT.
+    pub(super) fn survey(&mut self, source: OwnerSource, waiting: bool) {
         let only = self.only.clone();
-        self.surveys = self.ask(move |namespaces| Answer::Survey(survey::take(namespaces, &only, source)));
+        self.surveys =
+            self.ask(move |namespaces| Answer::Survey(survey::take(namespaces, &only, source, waiting)));
     }
 
     /// Has minisocks and requests looked for, unless there is a question already, or looks take too much of the time.

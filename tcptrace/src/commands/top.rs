@@ -168,6 +168,10 @@ impl Sink for Live {
         self.tally.take_turned_away()
     }
 
+    fn counts_sockets(&self) -> bool {
+        true
+    }
+
     fn due_ns(&self) -> Option<u64> {
         let frame_ns = self.changed.then_some(self.frame_ns + FRAME_NS);
         Some(frame_ns.map_or(self.table_ns, |frame_ns| frame_ns.min(self.table_ns)))

@@ -86,7 +86,7 @@ pub async fn run<S: Sink>(
     stop.after(shared.duration);
     let mut stream = Stream {
         tracker: Tracker::new(reasons, plan.raw, plan.whole).limited_to(shared.max_sockets),
-        surveyor: Surveyor::begin(filter.netns.clone()),
+        surveyor: Surveyor::begin(filter.netns.clone(), sink.counts_sockets()),
         backlog: Vec::new(),
         begun: false,
         lost: false,
@@ -275,16 +275,18 @@ impl<S: Sink> Stream<S> {
         if surveyor.surveys() {
             return;
         }
-        surveyor.check(tracker);
         let now = Instant::now();
-        if now >= self.reconcile_at {
+        // First, because there may be doubts all the time.
+        if now >= self.reconcile_at && !surveyor.is_asked() {
             self.reconcile_at = now + RECONCILE;
             if self.lost || now >= self.reconcile_idle_at || tracker.lacks_owners() {
                 self.reconcile_idle_at = now + RECONCILE_IDLE;
-                self.lost = false;
-                surveyor.survey(OwnerSource::Fd);
+                // Where an end was lost, TIME_WAIT tells what it was.
+                let waiting = std::mem::take(&mut self.lost) || self.shown.sink.counts_sockets();
+                surveyor.survey(OwnerSource::Fd, waiting);
             }
         }
+        surveyor.check(tracker);
     }
 
     /// Draws, when it is time: after a look at the host, if that is wanted and may be had.
@@ -327,6 +329,11 @@ impl<S: Sink> Stream<S> {
             }
             Answer::Survey(survey) => {
                 let first = !self.begun;
+                log::debug!(
+                    "a survey found {} sockets; {} records waited",
+                    survey.sockets.len(),
+                    self.backlog.len()
+                );
                 shown.sink.surveyed(&survey, shown.gate.filter(), now_ns);
                 tracker.adopt(&survey, now_ns, &mut |event| shown.open(event, first));
                 if first {

@@ -107,13 +107,15 @@ pub fn mounted(mountinfo: &str) -> impl Iterator<Item = PathBuf> {
 }
 
 /// Finds every TCP socket, in the given namespaces, or, if none is given, in all. `source` says how the owners were
-/// learned.
+/// learned, `waiting` whether sockets in TIME_WAIT are wanted, of which a busy host has most.
 #[must_use]
-pub fn take(namespaces: &mut Namespaces, only: &[u32], source: OwnerSource) -> Survey {
+pub fn take(namespaces: &mut Namespaces, only: &[u32], source: OwnerSource, waiting: bool) -> Survey {
     let mut survey = Survey::default();
+    let time_wait = 1 << State::TIME_WAIT.number();
+    let states = if waiting { diag::ALL_STATES } else { diag::ALL_STATES & !time_wait };
     let own = inode_of(Path::new("/proc/thread-self/ns/net"));
     namespaces.refresh();
-    read_new(namespaces, only, diag::ALL_STATES, own, &mut survey);
+    read_new(namespaces, only, states, own, &mut survey);
     let mut seen = processes::look(&inodes(&survey), source);
     let missing =
         |survey: &Survey| only.is_empty() || only.iter().any(|inode| !survey.namespaces.contains(inode));
@@ -123,7 +125,7 @@ pub fn take(namespaces: &mut Namespaces, only: &[u32], source: OwnerSource) -> S
         for (inode, path) in std::mem::take(&mut seen.namespaces) {
             namespaces.paths.entry(inode).or_insert(path);
         }
-        read_new(namespaces, only, diag::ALL_STATES, own, &mut survey);
+        read_new(namespaces, only, states, own, &mut survey);
         if survey.sockets.len() > before {
             seen = processes::look(&inodes(&survey), source);
         }
@@ -352,18 +354,24 @@ fn check_here(netns: u32, asked: &[(usize, u64, Tuple)]) -> io::Result<Vec<(usiz
             _ => {}
         }
     }
+    // Most of those that are there nobody asked for.
+    let cookies: FxHashSet<u64> = asked.iter().map(|(_, cookie, _)| *cookie).collect();
+    let tuples: FxHashSet<Tuple> = asked.iter().map(|(.., tuple)| *tuple).collect();
     let (mut by_cookie, mut by_tuple) = (FxHashMap::default(), FxHashMap::default());
+    let mut have_cookies = false;
     read(netns, diag::MINISOCK_STATES, &mut |found| {
         if found.form == Form::Minisock {
-            if found.cookie != 0 {
+            have_cookies |= found.cookie != 0;
+            if found.cookie != 0 && cookies.contains(&found.cookie) {
                 by_cookie.insert(found.cookie, diag::there(&found));
             }
-            by_tuple.insert(found.tuple, diag::there(&found));
+            if tuples.contains(&found.tuple) {
+                by_tuple.insert(found.tuple, diag::there(&found));
+            }
         }
     })?;
     let answer = |cookie: &u64, tuple: &Tuple| {
-        let found =
-            if *cookie == 0 || by_cookie.is_empty() { by_tuple.get(tuple) } else { by_cookie.get(cookie) };
+        let found = if *cookie == 0 || !have_cookies { by_tuple.get(tuple) } else { by_cookie.get(cookie) };
         found.copied().unwrap_or(Whereabouts::Gone)
     };
     Ok(asked.iter().map(|(index, cookie, tuple)| (*index, answer(cookie, tuple))).collect())

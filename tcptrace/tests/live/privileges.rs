@@ -11,7 +11,7 @@ use crate::{
     close::{ACTIVE_CLIENT, LISTENER, PASSIVE_SERVER},
     support::{
         event::Event,
-        host::KERNEL,
+        host::{KERNEL, sysctl},
         netns::scenario,
         process::await_that,
         tables::Tables,
@@ -123,6 +123,8 @@ fn two_capabilities_are_enough() {
 fn a_long_run_holds_steady() {
     let connections: u64 = std::env::var("TCPTRACE_SOAK").map_or(50_000, |count| count.parse().unwrap());
     scenario(|net| {
+        // Where there is no room for more in TIME_WAIT, each end waits for sock_diag, which is asked now and then only.
+        sysctl("ipv4/tcp_max_tw_buckets", "2000000");
         let mut conns = Command::new(env!("CARGO_BIN_EXE_tcptrace"));
         // What it prints is compared elsewhere; kept here it would be the memory of this process.
         conns.args(["conns", "-v", "-c", "1000000000", "-N", &net.inode().to_string()]);

@@ -36,7 +36,8 @@ use crate::support::{
 fn take(namespaces: &[&Netns]) -> Survey {
     let only: Vec<u32> = namespaces.iter().map(|net| u32::try_from(net.inode()).unwrap()).collect();
     let taken =
-        thread::spawn(move || survey::take(&mut Namespaces::default(), &only, OwnerSource::Snapshot)).join();
+        thread::spawn(move || survey::take(&mut Namespaces::default(), &only, OwnerSource::Snapshot, true))
+            .join();
     let survey = taken.unwrap();
     assert_eq!(survey.namespaces.len(), namespaces.len(), "not every namespace was read");
     survey
@@ -147,7 +148,7 @@ fn a_namespace_that_only_a_thread_is_in_is_read() {
             assert_ne!(inode, net.inode());
             let survey = thread::spawn(move || {
                 let only = [u32::try_from(inode).unwrap()];
-                survey::take(&mut Namespaces::default(), &only, OwnerSource::Snapshot)
+                survey::take(&mut Namespaces::default(), &only, OwnerSource::Snapshot, true)
             });
             let survey = survey.join().unwrap();
             drop(stop);
