@@ -141,7 +141,7 @@ fn btf_is_missing() {
 fn btf_is_damaged() {
     for cut in ["0", "10", "100000"] {
         let script = format!(
-            "mount -t tmpfs none /tmp && head -c {cut} /sys/kernel/btf/vmlinux > /tmp/btf && mount --bind /tmp/btf /sys/kernel/btf/vmlinux"
+            "mount -t tmpfs none /run && head -c {cut} /sys/kernel/btf/vmlinux > /run/btf && mount --bind /run/btf /sys/kernel/btf/vmlinux"
         );
         let text = refusal(&with_btf(&script));
         assert!(text.contains("/sys/kernel/btf/vmlinux"), "{cut}: {text}");
