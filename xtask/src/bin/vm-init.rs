@@ -38,12 +38,14 @@ fn work() -> Result<ExitStatus, String> {
         ("sysfs", "/sys"),
         ("devtmpfs", "/dev"),
         ("devpts", "/dev/pts"),
-        ("tmpfs", "/tmp"),
-        ("tmpfs", "/run"),
         ("cgroup2", "/sys/fs/cgroup"),
     ] {
         fs::create_dir_all(place).map_err(|error| format!("{place}: {error}"))?;
         mount(kind, place, kind, MountFlags::empty(), None).map_err(|error| format!("{place}: {error}"))?;
+    }
+    // All files are in memory as it is, and the programs may be below one of these.
+    for place in ["/tmp", "/run"] {
+        fs::create_dir_all(place).map_err(|error| format!("{place}: {error}"))?;
     }
     let mut modules: Vec<_> =
         fs::read_dir("/modules").into_iter().flatten().flatten().map(|entry| entry.path()).collect();
