@@ -42,6 +42,11 @@ pub(crate) fn missing<'a>(workspace: &Workspace, packages: &[&'a str]) -> Vec<&'
 
 /// Installs those of `packages` that are missing.
 pub(crate) fn install(workspace: &Workspace, packages: &[&str]) -> Result<()> {
+    install_from(workspace, &[], packages)
+}
+
+/// The same with options of apt-get that say where from.
+pub(crate) fn install_from(workspace: &Workspace, from: &[&str], packages: &[&str]) -> Result<()> {
     let missing = missing(workspace, packages);
     if missing.is_empty() {
         return Ok(());
@@ -52,7 +57,7 @@ pub(crate) fn install(workspace: &Workspace, packages: &[&str]) -> Result<()> {
     }
     eprintln!("xtask: installing Debian packages: {list}");
     let apt_get = |args: &[&str]| -> Result<()> {
-        Ok(workspace.as_root("sh")?.args(["-c", APT_GET, "apt-get"]).args(args).quiet().run()?)
+        Ok(workspace.as_root("sh")?.args(["-c", APT_GET, "apt-get"]).args(from).args(args).quiet().run()?)
     };
     // Without --no-remove, rustc-web would silently take the place of another rustc package.
     let install = [&["install", "-y", "--no-install-recommends", "--no-remove"], &missing[..]];
