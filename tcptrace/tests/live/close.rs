@@ -5,8 +5,8 @@ use std::net::{Shutdown, SocketAddr};
 use crate::support::{
     host::sysctl,
     netns::scenario,
-    story::End,
-    tcp::{self, LOCALHOST, Pair, connect, ends_of, pair, read_to_end},
+    story::{End, Expected},
+    tcp::{self, Ends, LOCALHOST, Pair, connect, ends_of, pair, read_to_end},
     trace::Trace,
 };
 
@@ -43,6 +43,19 @@ pub(crate) const ACTIVE_SERVER: &[&str] = &[
     "FIN_WAIT1>FIN_WAIT2",
     "FIN_WAIT2>TIME_WAIT (CLOSE)",
 ];
+
+/// Makes a connection that its client closes first and its server then, and a listener around it.
+pub(crate) fn one_connection() -> Ends {
+    let Pair { listener, client, server, ends } = pair();
+    tcp::close_in_order(client, server);
+    drop(listener);
+    ends
+}
+
+/// What is to be told of [`one_connection`].
+pub(crate) fn story_of(ends: &Ends) -> [Expected<'static>; 3] {
+    [(ends.listener, LISTENER), (ends.client, ACTIVE_CLIENT), (ends.server, PASSIVE_SERVER)]
+}
 
 /// close() leaves no socket that could wait for the peer's FIN: once ours is acknowledged a minisock in
 /// FIN_WAIT2 takes over, and the kernel calls that CLOSE (tcp_rcv_state_process(), TCP_FIN_WAIT1). That the FIN came for it

@@ -12,7 +12,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::{
-    close::{ACTIVE_CLIENT, LISTENER, PASSIVE_SERVER},
+    close::{one_connection, story_of},
     support::{
         event::Event,
         host::run,
@@ -152,15 +152,9 @@ fn btf_is_damaged() {
 fn two_watch_at_once() {
     scenario(|net| {
         let (one, other) = (Trace::of(net, &[]), Trace::of(net, &["-r"]));
-        let Pair { listener, client, server, ends } = pair();
-        close_in_order(client, server);
-        drop(listener);
+        let ends = one_connection();
         for trace in [one, other] {
-            trace.tells(&[
-                (ends.listener, LISTENER),
-                (ends.client, ACTIVE_CLIENT),
-                (ends.server, PASSIVE_SERVER),
-            ]);
+            trace.tells(&story_of(&ends));
         }
     });
 }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use crate::{
-    close::{ACTIVE_CLIENT, LISTENER, PASSIVE_SERVER},
+    close::{one_connection, story_of},
     support::{
         event::Event,
         host::{KERNEL, sysctl},
@@ -58,11 +58,7 @@ fn what_is_not_needed_any_more_is_dropped() {
         close_in_order(client, server);
         drop(listener);
         hist.stop();
-        trace.tells(&[
-            (ends.listener, LISTENER),
-            (ends.client, ACTIVE_CLIENT),
-            (ends.server, PASSIVE_SERVER),
-        ]);
+        trace.tells(&story_of(&ends));
     });
 }
 
@@ -105,14 +101,8 @@ fn two_capabilities_are_enough() {
             permitted == effective && (permitted == 0 || permitted == BPF && !KERNEL.stray_resets),
             "{permitted:x}"
         );
-        let Pair { listener, client, server, ends } = pair();
-        close_in_order(client, server);
-        drop(listener);
-        trace.tells(&[
-            (ends.listener, LISTENER),
-            (ends.client, ACTIVE_CLIENT),
-            (ends.server, PASSIVE_SERVER),
-        ]);
+        let ends = one_connection();
+        trace.tells(&story_of(&ends));
     });
 }
 

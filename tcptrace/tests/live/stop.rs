@@ -14,26 +14,18 @@ use rustix::{io::ioctl_fionread, process::Signal};
 use serde_json::Value;
 
 use crate::{
-    close::{ACTIVE_CLIENT, LISTENER, PASSIVE_SERVER},
+    close::{one_connection, story_of},
     crowd::churn,
     support::{
         host::{KERNEL, run},
         netns::{Netns, scenario},
         process::{Pipes, Process, await_that, lines_of},
-        tcp::{self, Ends, Pair, pair},
         trace::{Trace, await_attached},
     },
 };
 
 /// What "promptly" and "within a few seconds" mean on a host that is busy with other tests.
 const SOON: Duration = Duration::from_secs(8);
-
-fn one_connection() -> Ends {
-    let Pair { listener, client, server, ends } = pair();
-    tcp::close_in_order(client, server);
-    drop(listener);
-    ends
-}
 
 #[test]
 fn after_some_events() {
@@ -220,10 +212,6 @@ fn without_losses() {
     scenario(|net| {
         let trace = Trace::of(net, &["--strict"]);
         let ends = one_connection();
-        trace.tells(&[
-            (ends.listener, LISTENER),
-            (ends.client, ACTIVE_CLIENT),
-            (ends.server, PASSIVE_SERVER),
-        ]);
+        trace.tells(&story_of(&ends));
     });
 }
