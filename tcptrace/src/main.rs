@@ -28,31 +28,27 @@ fn main() -> ExitCode {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let result = match runtime {
         Ok(runtime) => runtime.block_on(async {
-            match &command {
+            let outcome = match &command {
                 Command::Trace(args) => trace::run(args).await,
                 Command::Conns(args) => conns::run(args).await,
                 Command::Hist(args) => hist::run(args).await,
                 Command::Rst(args) => rst::run(args).await,
                 Command::Top(args) => top::run(args).await,
-                Command::Probes(args) => return probes::run(args).await.map(Err),
-            }
-            .map(Ok)
-        }),
-        Err(error) => Err(anyhow::Error::new(error).context("cannot start")),
-    };
-    match result {
-        Ok(Err(all_seen)) => ExitCode::from(if all_seen { 0 } else { FAILED }),
-        Ok(Ok(Outcome { summary, cut_short })) => {
+                Command::Probes(args) => {
+                    return Ok(ExitCode::from(if probes::run(args).await? { 0 } else { FAILED }));
+                }
+            }?;
+            let Outcome { summary, cut_short } = outcome;
             if !quiet && !cut_short {
                 say(&format_summary(&summary));
             }
             let strict = shared.is_some_and(|shared| shared.strict);
-            if strict && summary.lost + summary.gaps + summary.beyond > 0 {
-                ExitCode::from(LOST)
-            } else {
-                ExitCode::SUCCESS
-            }
-        }
+            Ok(if strict && !summary.lost.is_none() { ExitCode::from(LOST) } else { ExitCode::SUCCESS })
+        }),
+        Err(error) => Err(anyhow::Error::new(error).context("cannot start")),
+    };
+    match result {
+        Ok(code) => code,
         Err(error) => {
             say(&format!("tcptrace: {error:#}"));
             ExitCode::from(FAILED)
@@ -67,14 +63,13 @@ fn say(text: &str) {
 }
 
 fn format_summary(summary: &Summary) -> String {
-    let Summary { events, lost, gaps, beyond, elapsed_us, .. } = summary;
+    let Summary { events, lost, elapsed_us, .. } = summary;
     #[expect(clippy::cast_precision_loss, reason = "shown to a tenth of a second")]
     let seconds = *elapsed_us as f64 / 1e6;
-    let if_any =
-        |count: &u64, what: &str| if *count > 0 { format!(", {count} {what}") } else { String::new() };
-    let gaps = if_any(gaps, "connections ended unseen");
-    let beyond = if_any(beyond, "sockets beyond --max-sockets");
-    format!("{events} events, {lost} lost{gaps}{beyond}, {seconds:.1} s")
+    let if_any = |count: u64, what: &str| if count > 0 { format!(", {count} {what}") } else { String::new() };
+    let gaps = if_any(lost.gaps, "connections ended unseen");
+    let beyond = if_any(lost.beyond, "sockets beyond --max-sockets");
+    format!("{events} events, {} lost{gaps}{beyond}, {seconds:.1} s", lost.total())
 }
 
 fn init_log(quiet: bool, verbose: u8) {

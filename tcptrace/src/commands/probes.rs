@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    net::{Ipv4Addr, TcpListener},
+    net::TcpListener,
     time::{Duration, Instant},
 };
 
@@ -15,19 +15,18 @@ use super::{
 use crate::{
     cli::{Format, Probes},
     kernel::{
-        attach::{self, Settings},
+        attach::{self, Settings, Sight},
         clock, netns, usage,
     },
     model::{
         event::Event,
-        filter::Filter,
         loss::Loss,
         tracker::{Fate, Tracker},
     },
     source::{decode::Decoded, live::Live},
     view::{
         output::print,
-        probes::{self, Cost, Findings},
+        probes::{self, Check, Cost, Findings},
     },
 };
 
@@ -65,39 +64,32 @@ async fn find(args: &Probes) -> anyhow::Result<Findings> {
         tolerant: true,
     };
     let (mut live, sight) = Live::open(&settings)?;
-    // Whoever lacks the rights to look at the sockets that exist still sees all that happens.
+    // Keeping statistics takes rights that are gone afterwards.
+    let statistics = attach::statistics();
     live.attached().drop_privileges();
-    let mut tracker = Tracker::new(sight.reasons.clone(), false, false);
-    let mut events = Vec::new();
-    let rsts = sight.stray_resets;
-    let checks = match ground.make_connections() {
-        Ok(made) => {
-            see(&mut live, &mut tracker, &mut events, &made, rsts).await?;
-            made.check(&events, rsts)
+    let (checks, cost) = match ground.make_connections() {
+        Ok((made, listener)) => {
+            let checks = see(&mut live, &made, &sight).await?;
+            let cost = statistics.and_then(|_kept| cost(&mut live, &listener));
+            (checks, cost)
         }
-        Err(error) => vec![probes::Check {
-            name: "connections on 127.0.0.1",
-            events: 0,
-            wrong: Some(format!("they cannot be made: {error}")),
-        }],
+        Err(error) => {
+            let wrong = Some(format!("they cannot be made: {error}"));
+            (vec![Check { name: "connections on 127.0.0.1", events: 0, wrong }], Err(error))
+        }
     };
-    let probes = live.attached().probes();
-    drop(live);
-    let cost = cost(&settings).unwrap_or_else(|error| {
-        log::warn!("the cost cannot be measured: {error:#}");
+    let cost = cost.unwrap_or_else(|error| {
+        log::warn!("the cost cannot be measured: {error}");
         Cost::default()
     });
+    let probes = live.attached().probes();
     Ok(Findings { probes, checks, cost: Cost { memory: usage::memory(), ..cost }, sight })
 }
 
 /// Reads until everything was seen, or too long.
-async fn see(
-    live: &mut Live,
-    tracker: &mut Tracker,
-    events: &mut Vec<Event>,
-    made: &Made,
-    rsts: bool,
-) -> anyhow::Result<()> {
+async fn see(live: &mut Live, made: &Made, sight: &Sight) -> io::Result<Vec<Check>> {
+    let mut tracker = Tracker::new(sight.reasons.clone(), false, false);
+    let mut events: Vec<Event> = Vec::new();
     let deadline = Instant::now() + PATIENCE;
     loop {
         let mut keep = |event: Event| {
@@ -109,28 +101,30 @@ async fn see(
             true
         });
         tracker.tick(clock::monotonic_ns(), &mut keep);
-        if made.is_over(events, rsts) || Instant::now() >= deadline {
-            return Ok(());
+        let checks = made.check(&events, sight.stray_resets);
+        if checks.iter().all(|check| check.wrong.is_none()) || Instant::now() >= deadline {
+            return Ok(checks);
         }
         live.wait().await?;
     }
 }
 
-/// Measures what an event costs in the kernel.
-fn cost(settings: &Settings) -> anyhow::Result<Cost> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-    let port = listener.local_addr()?.port();
-    let filter = Filter { ports: vec![port..=port], ..settings.filter.clone() };
-    let tap = attach::attach(&Settings { filter, ..settings.clone() })?;
-    let statistics = attach::statistics()?;
-    let before = runs(&tap.attached.probes());
-    churn(&listener, CHURN)?;
-    let after = runs(&tap.attached.probes());
-    drop(statistics);
-    let (count, time) = (after.0 - before.0, after.1.saturating_sub(before.1));
-    let mut attached = tap.attached;
-    let lost = attached.loss(true, Loss::default()).total();
-    Ok(Cost { runs: count, run_time: time, lost, memory: 0 })
+/// Measures what an event costs in the kernel, which keeps statistics.
+fn cost(live: &mut Live, listener: &TcpListener) -> io::Result<Cost> {
+    let before = runs(&live.attached().probes());
+    churn(listener, CHURN)?;
+    let after = runs(&live.attached().probes());
+    live.detach();
+    let mut lost = Loss::default();
+    loop {
+        let batch = live.drain(|_| true);
+        lost += batch.lost;
+        if !batch.more {
+            break;
+        }
+    }
+    let (runs, run_time) = (after.0 - before.0, after.1.saturating_sub(before.1));
+    Ok(Cost { runs, run_time, lost: lost.total(), memory: 0 })
 }
 
 /// How often all programs ran, and for how long.

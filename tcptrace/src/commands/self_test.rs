@@ -26,10 +26,11 @@ const PAYLOAD: &[u8] = b"tcptrace";
 /// Connections in a listener's queue at most.
 const BACKLOG: i32 = 16;
 
-/// Two ports of this host: one that will listen, and one that never does.
+/// Ports of this host: one that will listen, one that never does, and one that listens already, for many connections.
 pub(super) struct Ground {
     open: OwnedFd,
     closed: OwnedFd,
+    crowd: TcpListener,
     /// Inode number of the network namespace.
     netns: u32,
 }
@@ -41,7 +42,8 @@ impl Ground {
             bind(&fd, &SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
             io::Result::Ok(fd)
         };
-        Ok(Self { open: bound()?, closed: bound()?, netns })
+        let crowd = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        Ok(Self { open: bound()?, closed: bound()?, crowd, netns })
     }
 
     fn ports(&self) -> io::Result<[u16; 2]> {
@@ -54,16 +56,19 @@ impl Ground {
 
     /// Lets only what happens here pass.
     pub(super) fn filter(&self) -> io::Result<Filter> {
+        let [open, closed] = self.ports()?;
+        let ports = [open, closed, self.crowd.local_addr()?.port()];
         Ok(Filter {
             netns: vec![self.netns],
-            ports: self.ports()?.map(|port| port..=port).into(),
+            ports: ports.map(|port| port..=port).into(),
             family: Some(Family::V4),
             ..Filter::default()
         })
     }
 
-    /// Makes a connection closed in order, one that is reset, and one that is refused. The ports to look for.
-    pub(super) fn make_connections(self) -> io::Result<Made> {
+    /// Makes a connection closed in order, one that is reset, and one that is refused. Tells the ports to look for, and
+    /// the listener for [`churn`].
+    pub(super) fn make_connections(self) -> io::Result<(Made, TcpListener)> {
         let [open, closed] = self.ports()?;
         listen(&self.open, BACKLOG)?;
         let listener = TcpListener::from(self.open);
@@ -86,7 +91,8 @@ impl Ground {
             Ok(_) => return Err(io::Error::other("a port where nobody listens took a connection")),
         }
         drop(self.closed);
-        Ok(Made { open, closed, orderly, reset, netns: self.netns })
+        let made = Made { open, closed, orderly, reset, netns: self.netns, comm: usage::comm() };
+        Ok((made, self.crowd))
     }
 }
 
@@ -118,7 +124,7 @@ fn connected(listener: &TcpListener) -> io::Result<(TcpStream, TcpStream)> {
 }
 
 /// The connections that were made.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Made {
     /// The port that listened, and the one where nobody did.
     open: u16,
@@ -127,6 +133,8 @@ pub(super) struct Made {
     orderly: u16,
     reset: u16,
     netns: u32,
+    /// The name of the process that made them.
+    comm: String,
 }
 
 /// What is to be seen of one end, in order: its ports (0: any), and its events.
@@ -211,11 +219,6 @@ impl Made {
             .collect()
     }
 
-    /// Whether the last events have come.
-    pub(super) fn is_over(&self, events: &[Event], rsts: bool) -> bool {
-        self.check(events, rsts).iter().all(|check| check.wrong.is_none())
-    }
-
     fn what_is_wrong(&self, expected: &Expected, events: &[Event]) -> Option<String> {
         let Expected { ports: (lport, rport), events: words } = expected;
         let is_it = |event: &&Event| {
@@ -241,8 +244,8 @@ impl Made {
             let seen = if seen.is_empty() { "nothing".to_owned() } else { seen.join(", ") };
             return Some(format!("expected {}; seen {seen}", words.join(", ")));
         }
-        let own = usage::comm();
-        let wrong_owner = |event: &&&Event| event.owner.is_some_and(|owner| owner.comm.to_string() != own);
+        let wrong_owner =
+            |event: &&&Event| event.owner.is_some_and(|owner| owner.comm.to_string() != self.comm);
         if let Some(event) = of_end.iter().find(wrong_owner) {
             return Some(format!("{} has another owner: {:?}", word(event), event.owner));
         }

@@ -117,7 +117,7 @@ impl Live {
             host: self.host.0.clone(),
             kernel: self.host.1.clone(),
             rate: per_second(scene.summary.events - events),
-            lost: scene.summary.lost,
+            lost: scene.summary.lost.total(),
             cpu_permille: per_second(self.last.2 - cpu_ns) / 1_000_000,
             memory: usage::memory(),
         };

@@ -100,9 +100,7 @@ pub async fn run<S: Sink>(
             sink,
             events: 0,
             limit: shared.count,
-            lost: 0,
-            gaps: 0,
-            beyond: 0,
+            lost: Loss::default(),
             whole: plan.whole,
             open: plan.open,
             shows: plan.shows,
@@ -404,9 +402,7 @@ struct Shown<S> {
     /// Events handed on, and how many may be.
     events: u64,
     limit: Option<NonZeroU64>,
-    lost: u64,
-    gaps: u64,
-    beyond: u64,
+    lost: Loss,
     whole: bool,
     open: bool,
     shows: Box<dyn Fn(&Event) -> bool>,
@@ -442,9 +438,7 @@ impl<S: Sink> Shown<S> {
     }
 
     fn lose(&mut self, ts_ns: u64, lost: &Loss) {
-        self.lost += lost.total();
-        self.gaps += lost.gaps;
-        self.beyond += lost.beyond;
+        self.lost += *lost;
         self.sink.lost(ts_ns, lost);
     }
 
@@ -465,8 +459,6 @@ impl<S: Sink> Shown<S> {
             ts_ns,
             events: self.events,
             lost: self.lost,
-            gaps: self.gaps,
-            beyond: self.beyond,
             elapsed_us: self.clock.since_start_ns(ts_ns) / 1000,
         }
     }

@@ -162,11 +162,11 @@ pub fn attach(settings: &Settings) -> Result<Tap, KernelError> {
     let btf = Btf::from_sys_fs().map_err(|error| refused("show its types".to_owned(), &error))?;
     for (name, tracepoint, when) in PROGRAMS {
         let why_not = match when {
-            When::NoRecursion if layout.no_recursion == ABSENT => "not needed on this kernel",
-            When::Retransmits if !settings.retransmits => "not asked for",
-            _ => "",
+            When::NoRecursion if layout.no_recursion == ABSENT => Some("not needed on this kernel"),
+            When::Retransmits if !settings.retransmits => Some("not asked for"),
+            _ => None,
         };
-        if !why_not.is_empty() {
+        if let Some(why_not) = why_not {
             not_attached.push((name, why_not.to_owned()));
             continue;
         }

@@ -1,6 +1,6 @@
 //! Events that did not become records.
 
-use std::ops::Sub;
+use std::ops::{AddAssign, Sub};
 
 use tcptrace_common::record::Kind;
 
@@ -31,6 +31,24 @@ impl Loss {
     #[must_use]
     pub fn total(&self) -> u64 {
         self.full.iter().sum::<u64>() + self.skipped + self.unreadable
+    }
+
+    /// What is told of it, by the names that formats give it.
+    #[must_use]
+    pub fn counts(&self) -> [(&'static str, u64); 3] {
+        [("lost", self.total()), ("gaps", self.gaps), ("beyond", self.beyond)]
+    }
+}
+
+impl AddAssign for Loss {
+    fn add_assign(&mut self, other: Self) {
+        for (count, more) in self.full.iter_mut().zip(other.full) {
+            *count += more;
+        }
+        self.skipped += other.skipped;
+        self.unreadable += other.unreadable;
+        self.gaps += other.gaps;
+        self.beyond += other.beyond;
     }
 }
 

@@ -227,12 +227,13 @@ impl Tracker {
             (State::CLOSE, State::SYN_SENT | State::LISTEN) | (State::LISTEN, State::SYN_RECV)
         );
         let key = self.key(record);
-        if old != new && self.conns.get(&key).is_some_and(|conn| conn.has_just_made(old, new, record)) {
-            return;
-        }
-        let over = |conn: &Conn| conn.state == State::CLOSE && old != State::CLOSE;
-        if birth || self.conns.get(&key).is_some_and(over) {
-            self.bury(key, emit);
+        if let Some(conn) = self.conns.get(&key) {
+            if old != new && conn.has_just_made(old, new, record) {
+                return;
+            }
+            if birth || conn.state == State::CLOSE && old != State::CLOSE {
+                self.bury(key, emit);
+            }
         }
         if !birth && !self.strangers.is_empty() && !self.conns.contains_key(&key) {
             self.recognise(record, key);

@@ -56,22 +56,17 @@ impl View for Json {
     }
 
     fn lost(&mut self, ts_ns: u64, lost: &Loss) {
-        let fields = [("kind", Value::Word("lost")), ("lost", Value::Number(lost.total()))];
-        let gaps = (lost.gaps > 0).then_some(("gaps", Value::Number(lost.gaps)));
-        let beyond = (lost.beyond > 0).then_some(("beyond", Value::Number(lost.beyond)));
-        self.object(ts_ns, fields.into_iter().chain(gaps).chain(beyond));
+        // Events lost always, the others if there are any.
+        let counts = lost.counts().into_iter().filter(|(name, count)| *name == "lost" || *count > 0);
+        let counts = counts.map(|(name, count)| (name, Value::Number(count)));
+        self.object(ts_ns, [("kind", Value::Word("lost"))].into_iter().chain(counts));
     }
 
     fn summary(&mut self, summary: &Summary) {
-        let fields = [
-            ("kind", Value::Word("summary")),
-            ("events", Value::Number(summary.events)),
-            ("lost", Value::Number(summary.lost)),
-            ("gaps", Value::Number(summary.gaps)),
-            ("beyond", Value::Number(summary.beyond)),
-            ("elapsed_us", Value::Number(summary.elapsed_us)),
-        ];
-        self.object(summary.ts_ns, fields.into_iter());
+        let before = [("kind", Value::Word("summary")), ("events", Value::Number(summary.events))];
+        let counts = summary.lost.counts().map(|(name, count)| (name, Value::Number(count)));
+        let after = [("elapsed_us", Value::Number(summary.elapsed_us))];
+        self.object(summary.ts_ns, before.into_iter().chain(counts).chain(after));
     }
 
     fn take(&mut self, out: &mut Vec<u8>) {

@@ -27,12 +27,8 @@ pub struct Summary {
     pub ts_ns: u64,
     /// Events shown.
     pub events: u64,
-    /// Events lost.
-    pub lost: u64,
-    /// Connections whose end was not told (see [`Loss::gaps`]).
-    pub gaps: u64,
-    /// Sockets that could not be remembered (see [`Loss::beyond`]).
-    pub beyond: u64,
+    /// What was lost.
+    pub lost: Loss,
     /// From start to end, in µs.
     pub elapsed_us: u64,
 }

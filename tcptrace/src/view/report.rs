@@ -245,7 +245,7 @@ impl Csv {
                 }
             }
         }
-        self.columns.extend(["lost", "gaps", "beyond"].map(str::to_owned));
+        self.columns.extend(Loss::default().counts().map(|(name, _)| name.to_owned()));
         if self.header {
             let _ =
                 self.writer.write_record(["ts"].into_iter().chain(self.columns.iter().map(|name| &**name)));

@@ -280,9 +280,7 @@ fn summary() -> Summary {
     Summary {
         ts_ns: START_NS + 7_500_000_000,
         events: 28,
-        lost: 125,
-        gaps: 0,
-        beyond: 0,
+        lost: Loss { skipped: 125, ..Loss::default() },
         elapsed_us: 7_500_000,
     }
 }

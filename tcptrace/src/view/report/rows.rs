@@ -81,24 +81,19 @@ pub(super) fn kinds(page: &Page<'_>) -> Vec<Fields> {
 }
 
 pub(super) fn lost(lost: &Loss) -> Fields {
-    let if_any = |count: u64| (count > 0).then_some(Cell::Number(count));
-    vec![
-        ("kind", Some(word("lost"))),
-        ("lost", Some(Cell::Number(lost.total()))),
-        ("gaps", if_any(lost.gaps)),
-        ("beyond", if_any(lost.beyond)),
-    ]
+    let cell = |name, count| (name == "lost" || count > 0).then_some(Cell::Number(count));
+    let counts = lost.counts().map(|(name, count)| (name, cell(name, count)));
+    [("kind", Some(word("lost")))].into_iter().chain(counts).collect()
 }
 
 pub(super) fn summary(summary: &Summary) -> Fields {
-    vec![
-        ("kind", Some(word("summary"))),
-        ("events", Some(Cell::Number(summary.events))),
-        ("lost", Some(Cell::Number(summary.lost))),
-        ("gaps", Some(Cell::Number(summary.gaps))),
-        ("beyond", Some(Cell::Number(summary.beyond))),
-        ("elapsed_us", Some(Cell::Number(summary.elapsed_us))),
-    ]
+    let number = |(name, count)| (name, Some(Cell::Number(count)));
+    [("kind", Some(word("summary")))]
+        .into_iter()
+        .chain([("events", summary.events)].map(number))
+        .chain(summary.lost.counts().map(number))
+        .chain([("elapsed_us", summary.elapsed_us)].map(number))
+        .collect()
 }
 
 fn word(word: &'static str) -> Cell {
