@@ -19,6 +19,7 @@
 #![expect(clippy::needless_pass_by_value, reason = "aya's macros call a probe with its context by value")]
 
 mod emit;
+mod empty;
 mod globals;
 mod handled;
 mod inet_sock_set_state;

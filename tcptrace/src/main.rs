@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use tcptrace::{
     cli::{Cli, Command},
-    commands::{conns, hist, probes, rst, top, trace, watch::Outcome},
+    commands::{conns, empty, hist, probes, rst, top, trace, watch::Outcome},
     view::Summary,
 };
 
@@ -37,6 +37,7 @@ fn main() -> ExitCode {
                 Command::Probes(args) => {
                     return Ok(ExitCode::from(if probes::run(args).await? { 0 } else { FAILED }));
                 }
+                Command::Empty => return empty::run().await.map(|()| ExitCode::SUCCESS),
             }?;
             let Outcome { summary, cut_short } = outcome;
             if !quiet && !cut_short {

@@ -5,6 +5,7 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "printing is what a chore does")]
 
 mod apt;
+mod bench;
 mod ebpf;
 mod fuzz;
 mod host;
@@ -51,6 +52,27 @@ enum Chore {
         #[arg(long)]
         no_vm: bool,
     },
+    /// Measure what watching costs, beside what other tools cost
+    Bench {
+        /// How often everything is measured
+        #[arg(long, default_value = "5", value_parser = clap::value_parser!(u32).range(1..=100))]
+        rounds: u32,
+        /// How many milliseconds each measurement takes
+        #[arg(long, value_name = "MS", default_value = "1000", value_parser = clap::value_parser!(u64).range(100..=60_000))]
+        run: u64,
+        /// Only subjects whose names hold this
+        #[arg(long, value_name = "NAME")]
+        only: Vec<String>,
+        /// Write the tables into docs/performance.md
+        #[arg(long)]
+        record: bool,
+        /// Install the tools to compare with first (Debian)
+        #[arg(long)]
+        install: bool,
+        /// Only these parts
+        #[arg(value_name = "PART", value_parser = bench::parts())]
+        parts: Vec<String>,
+    },
     /// Feed the fuzz targets of fuzz/ with what they never saw
     Fuzz {
         /// How long each target runs
@@ -92,6 +114,10 @@ fn chore(chore: Chore) -> Result<ExitCode> {
         }
         Chore::Ebpf { check: true } => {
             ebpf::check(&workspace, tools::find(&workspace)?.as_ref())?;
+        }
+        Chore::Bench { rounds, run, only, record, install, parts } => {
+            let options = bench::Options { rounds, run_ms: run, parts, only, record, install };
+            bench::run(&workspace, &options)?;
         }
         Chore::Fuzz { seconds, targets } => fuzz::run(&workspace, seconds, &targets)?,
         Chore::Vm { kernel, record, tests } => {

@@ -120,6 +120,9 @@ pub enum Command {
     /// Shows all of that live, on the terminal
     #[command(after_help = TOP_EXAMPLES, max_term_width = 100)]
     Top(Top),
+    /// Attaches a program that does nothing, until a signal comes: what any tracer costs at least (cargo xtask bench)
+    #[command(hide = true)]
+    Empty,
 }
 
 impl Command {
@@ -132,7 +135,7 @@ impl Command {
             Self::Hist(args) => Some(&args.shared),
             Self::Rst(args) => Some(&args.shared),
             Self::Top(args) => Some(&args.shared),
-            Self::Probes(_) => None,
+            Self::Probes(_) | Self::Empty => None,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! One file per command; [`watch`] is what those that watch have in common.
 
 pub mod conns;
+pub mod empty;
 pub mod hist;
 pub mod lines;
 mod periods;

@@ -155,6 +155,8 @@ async fn watch<S: Sink>(
 async fn finish<S: Sink>(stream: &mut Stream<S>, source: &mut Live, output: &mut Output) -> io::Result<()> {
     source.detach();
     while stream.pump(source) && !stream.shown.full() {}
+    let (records, bytes) = source.carried();
+    log::info!("the ring carried {records} records in {bytes} bytes");
     let _ = tokio::time::timeout(PATIENCE, stream.settle()).await;
     stream.time_out();
     let left_out = stream.shown.gate.left_out();

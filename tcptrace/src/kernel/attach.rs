@@ -204,6 +204,21 @@ pub fn attach(settings: &Settings) -> Result<Tap, KernelError> {
     Ok(Tap { attached, ring, sight })
 }
 
+/// Attaches the program that does nothing, for as long as the result lives: what any tracer costs at least.
+pub fn attach_empty() -> Result<impl Sized, KernelError> {
+    privilege::check()?;
+    let refused = |error: &(dyn std::error::Error + 'static)| {
+        refusal("run an empty program".to_owned(), error, &release())
+    };
+    let mut ebpf =
+        EbpfLoader::new().btf(None).load(OBJECT).map_err(|error| KernelError::Object(chain(&error)))?;
+    let btf = Btf::from_sys_fs().map_err(|error| refused(&error))?;
+    let program =
+        ebpf.program_mut("empty").ok_or_else(|| KernelError::Object("it has no program empty".to_owned()))?;
+    let link = start(program, "inet_sock_set_state", &btf).map_err(|error| refused(&error))?;
+    Ok((link, ebpf))
+}
+
 fn start(program: &mut programs::Program, name: &str, btf: &Btf) -> Result<Link, ProgramError> {
     match program {
         programs::Program::RawTracePoint(program) => start_raw(program, name).map(Link::Raw),

@@ -29,7 +29,10 @@ const IDLE: Duration = Duration::from_secs(1);
 /// How often the costlier loss counters are read.
 const THOROUGH: Duration = Duration::from_secs(1);
 /// Records taken in one go, so that signals and output are looked at in between.
-const BATCH: usize = 16_384;
+const BATCH: u64 = 16_384;
+
+/// Bytes that the ring adds to each record (BPF_RINGBUF_HDR_SZ).
+const RING_HEADER: usize = 8;
 
 /// Reads the ring.
 pub struct Live {
@@ -41,6 +44,8 @@ pub struct Live {
     /// As much of it as was said.
     told: Loss,
     thorough_at: Instant,
+    /// Records that came, and their bytes in the ring.
+    carried: (u64, usize),
 }
 
 /// How the reader comes to look into the ring.
@@ -85,6 +90,7 @@ impl Live {
             loss: Loss::default(),
             told: Loss::default(),
             thorough_at: Instant::now() + THOROUGH,
+            carried: (0, 0),
         };
         Ok((live, sight))
     }
@@ -110,11 +116,12 @@ impl Live {
     pub fn drain(&mut self, mut each: impl FnMut(Decoded<'_>) -> bool) -> Batch {
         let now_ns = clock::monotonic_ns();
         let ring = self.ring.get_mut();
-        let mut count = 0;
+        let (mut count, mut bytes) = (0, 0);
         while count < BATCH
             && let Some(item) = ring.next()
         {
             count += 1;
+            bytes += item.len() + RING_HEADER;
             match decode(&item) {
                 Ok(decoded) if each(decoded) => {}
                 Ok(_) => break,
@@ -124,6 +131,7 @@ impl Live {
                 }
             }
         }
+        self.carried = (self.carried.0 + count, self.carried.1 + bytes);
         self.pace = match self.pace {
             _ if count > 0 => Pace::Busy,
             Pace::Busy => {
@@ -140,6 +148,12 @@ impl Live {
     #[must_use]
     pub fn attached(&self) -> &Attached {
         &self.attached
+    }
+
+    /// Records that came, and their bytes in the ring.
+    #[must_use]
+    pub fn carried(&self) -> (u64, usize) {
+        self.carried
     }
 
     /// Takes the probes out of the kernel; what is in the ring can still be drained.
