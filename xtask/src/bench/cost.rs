@@ -9,7 +9,7 @@ use super::{
     Bench, Part,
     load::Load,
     sample::Sample,
-    subject::{Kind, Subject},
+    subject::{Kind, Subject, WITH_TRACEFS},
     table,
 };
 use crate::host::program_path;
@@ -128,7 +128,12 @@ fn calls(bench: &Bench<'_>, subject: &Subject, load: &mut Load) -> Result<Option
         "tracepoint:raw_syscalls:sys_enter /pid == {}/ {{ @ = count(); }} interval:s:3 {{ exit(); }}",
         running.pid()
     );
-    let output = Command::new(bpftrace).args(["-e", &script]).output().context("bpftrace")?;
+    let output = Command::new(WITH_TRACEFS[0])
+        .args(&WITH_TRACEFS[1..])
+        .arg(bpftrace)
+        .args(["-e", &script])
+        .output()
+        .context("bpftrace")?;
     let run = load.end()?;
     running.stop()?;
     let text = String::from_utf8_lossy(&output.stdout);

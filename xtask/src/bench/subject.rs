@@ -80,6 +80,17 @@ pub(super) fn all(tcptrace: &Path) -> Vec<Subject> {
     ours.chain(peers).collect()
 }
 
+/// Runs a command with tracefs where the peers look for it; in a mount namespace of its own nothing stays mounted.
+pub(super) const WITH_TRACEFS: [&str; 7] = [
+    "unshare",
+    "--mount",
+    "--",
+    "sh",
+    "-c",
+    "mount -t tracefs none /sys/kernel/tracing && exec \"$@\"",
+    "peer",
+];
+
 /// A subject at work.
 pub(super) struct Running {
     child: Child,
@@ -102,9 +113,7 @@ impl Subject {
         let mut command = Command::new("taskset");
         command.args(["--cpu-list", cpus]).stdin(Stdio::null());
         if self.kind == Kind::Peer {
-            // They look for tracefs; in a mount namespace of its own nothing stays mounted.
-            const MOUNT: &str = "mount -t tracefs none /sys/kernel/tracing && exec \"$@\"";
-            command.args(["unshare", "--mount", "--", "sh", "-c", MOUNT, "peer"]);
+            command.args(WITH_TRACEFS);
         }
         command.arg(&self.program).args(&self.args);
         command

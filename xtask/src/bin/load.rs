@@ -21,7 +21,7 @@ use anyhow::{Context as _, Result, anyhow};
 use clap::{Parser, ValueEnum};
 use rustix::{
     net::sockopt,
-    process::{Resource, getrlimit, setrlimit},
+    process::{Resource, Rlimit, getrlimit, setrlimit},
     thread::{CpuSet, sched_setaffinity},
 };
 
@@ -84,11 +84,17 @@ const FIRST_PORT: u16 = 20_000;
 /// Longest sleep between connections at a rate.
 const NAP: Duration = Duration::from_millis(1);
 
+/// Descriptors wanted: what fs.nr_open allows unless it was raised.
+const MOST_FILES: u64 = 1 << 20;
+
 fn main() -> Result<()> {
     let args = Args::parse();
     let limit = getrlimit(Resource::Nofile);
-    // As many as it may: parked connections have two descriptors each.
-    let _ = setrlimit(Resource::Nofile, rustix::process::Rlimit { current: limit.maximum, ..limit });
+    // Parked connections have two descriptors each. Where the hard limit may not be raised, as many as it allows.
+    let wanted = Rlimit { current: Some(MOST_FILES), maximum: Some(MOST_FILES) };
+    if setrlimit(Resource::Nofile, wanted).is_err() {
+        setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit })?;
+    }
     let workers = (0..args.threads).map(|number| Worker::new(&args, number)).collect::<Result<Vec<_>>>()?;
     let parked = (0..args.parked).map(|_| workers[0].connect(0)).collect::<Result<Vec<_>>>();
     let _parked = parked.context("cannot keep so many connections")?;
