@@ -13,18 +13,18 @@ const LAST_ACK: u8 = 9;
 const LISTEN: u8 = 10;
 
 /// Records of one connection.
-pub const RECORDS_EACH: usize = 10;
+pub(crate) const RECORDS_EACH: usize = 10;
 /// Ports that the kernel hands out, as many as are used in turn.
 const EPHEMERAL: u64 = 28_000;
 /// Memory for sockets is used again at once.
 const SOCKETS: u64 = 64;
 
 /// A record, with its detail if it is to CLOSE.
-pub type Churned = (Record, Option<CloseDetail>);
+pub(crate) type Churned = (Record, Option<CloseDetail>);
 
 /// The records of so many connections, of which the first has a number of its own.
 #[must_use]
-pub fn churn(first: u64, connections: u64) -> Vec<Churned> {
+pub(crate) fn churn(first: u64, connections: u64) -> Vec<Churned> {
     (first..first + connections).flat_map(connection).collect()
 }
 

@@ -76,6 +76,10 @@ pub fn printable(text: &str) -> Cow<'_, str> {
     let turning =
         |c| matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     let harmful = |c: char| c.is_control() || c == char::REPLACEMENT_CHARACTER || turning(c);
+    // Nearly all are of these alone.
+    if text.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
+        return Cow::Borrowed(text);
+    }
     if text.contains(harmful) { Cow::Owned(text.replace(harmful, "?")) } else { Cow::Borrowed(text) }
 }
 
@@ -87,14 +91,23 @@ impl Comm {
     /// The bytes before the NUL.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
-        self.0.split(|byte| *byte == 0).next().unwrap_or_default()
+        let end = self.0.iter().position(|byte| *byte == 0).unwrap_or(self.0.len());
+        self.0.get(..end).unwrap_or_default()
+    }
+
+    /// As text that cannot harm a terminal: a byte that is no printable character becomes `?`.
+    #[must_use]
+    pub fn text(&self) -> Cow<'_, str> {
+        match String::from_utf8_lossy(self.bytes()) {
+            Cow::Borrowed(text) => printable(text),
+            Cow::Owned(text) => Cow::Owned(printable(&text).into_owned()),
+        }
     }
 }
 
 impl fmt::Display for Comm {
-    /// As text that cannot harm a terminal: a byte that is no printable character becomes `?`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&printable(&String::from_utf8_lossy(self.bytes())))
+        f.pad(&self.text())
     }
 }
 

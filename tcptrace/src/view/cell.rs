@@ -1,13 +1,16 @@
 //! What the two views for people have in common: cells, and lines that end at the terminal's edge.
 
-use std::{
-    fmt::{Display, Result, Write as _},
-    net::IpAddr,
-};
+use std::{fmt::Write as _, net::IpAddr};
+
+use super::digits::{self, number, padded};
 
 /// Where to cut a line that is to fit so many columns, and the mark that says that there is more: it takes the last
 /// column.
 pub(super) fn cut(line: &str, room: usize) -> (usize, &'static str) {
+    // A line has no more columns than bytes.
+    if line.len() <= room {
+        return (line.len(), "");
+    }
     let at = |column: usize| line.char_indices().nth(column).map(|(index, _)| index);
     match at(room) {
         Some(_) => (at(room.saturating_sub(1)).unwrap_or(line.len()), "…"),
@@ -15,48 +18,77 @@ pub(super) fn cut(line: &str, room: usize) -> (usize, &'static str) {
     }
 }
 
-/// A value, or `-` where there is none.
-pub(super) fn or_dash(cell: &mut String, value: Option<impl Display>) -> Result {
+/// A value, written as told, or `-` where there is none.
+pub(super) fn or_dash<T>(cell: &mut String, value: Option<T>, write: impl FnOnce(&mut String, T)) {
     match value {
-        Some(value) => write!(cell, "{value}"),
-        None => write!(cell, "-"),
+        Some(value) => write(cell, value),
+        None => cell.push('-'),
     }
+}
+
+/// The first characters of a text.
+pub(super) fn first(text: &str, count: usize) -> &str {
+    text.char_indices().nth(count).and_then(|(end, _)| text.get(..end)).unwrap_or(text)
+}
+
+/// Text, padded with spaces to so many columns.
+pub(super) fn pad(line: &mut String, text: &str, width: usize) {
+    line.push_str(text);
+    // Most is ASCII, which counting bytes is enough for.
+    let columns = if text.is_ascii() { text.len() } else { text.chars().count() };
+    line.extend(std::iter::repeat_n(' ', width.saturating_sub(columns)));
 }
 
 /// An address. One that is longer than there is room for loses its middle.
-pub(super) fn address(cell: &mut String, ip: IpAddr, room: usize) -> Result {
-    let ip = ip.to_string();
-    if ip.len() <= room {
-        return cell.write_str(&ip);
+pub(super) fn address(cell: &mut String, ip: IpAddr, room: usize) {
+    let start = cell.len();
+    digits::address(cell, ip);
+    let len = cell.len() - start;
+    if len > room {
+        let keep = room.saturating_sub(1);
+        let (head, tail) = (start + keep.div_ceil(2), start + len - keep / 2);
+        cell.replace_range(head..tail, "…");
     }
-    let keep = room.saturating_sub(1);
-    let (head, tail) = (keep.div_ceil(2), keep / 2);
-    let (head, tail) = (ip.get(..head).unwrap_or(""), ip.get(ip.len().saturating_sub(tail)..).unwrap_or(""));
-    write!(cell, "{head}…{tail}")
 }
 
 /// Seconds with as many decimals, six at most, as fit eight columns.
-pub(super) fn seconds(cell: &mut String, ns: u64) -> Result {
-    let (whole, micros) = (ns / 1_000_000_000, ns / 1000 % 1_000_000);
+pub(super) fn seconds(cell: &mut String, ns: u64) {
     let start = cell.len();
-    write!(cell, "{whole}.{micros:06}")?;
-    let dot = start + cell[start..].find('.').unwrap_or(0);
+    number(cell, ns / 1_000_000_000);
+    let dot = cell.len();
+    cell.push('.');
+    padded(cell, (ns / 1000 % 1_000_000) as u32, 6);
     cell.truncate(cell.len().min((start + 8).max(dot + 2)));
-    Ok(())
 }
 
-pub(super) fn time_of_day(cell: &mut String, wall_ns: i128) -> Result {
-    let Ok(time) = jiff::Timestamp::from_nanosecond(wall_ns) else { return write!(cell, "-") };
+/// HH:MM:SS.mmm, local time.
+pub(super) fn time_of_day(cell: &mut String, wall_ns: i128) {
+    let Ok(time) = jiff::Timestamp::from_nanosecond(wall_ns) else { return cell.push('-') };
     let time = time.to_zoned(jiff::tz::TimeZone::system());
-    write!(cell, "{:02}:{:02}:{:02}.{:03}", time.hour(), time.minute(), time.second(), time.millisecond())
+    // Memory takes every byte.
+    let _ = write!(
+        cell,
+        "{:02}:{:02}:{:02}.{:03}",
+        time.hour(),
+        time.minute(),
+        time.second(),
+        time.millisecond()
+    );
 }
 
 /// Milliseconds, to the µs where they are few.
-pub(super) fn millis(cell: &mut String, ns: u64) -> Result {
+pub(super) fn millis(cell: &mut String, ns: u64) {
     let micros = ns / 1000;
+    number(cell, micros / 1000);
     match micros {
-        0..10_000 => write!(cell, "{}.{:03}", micros / 1000, micros % 1000),
-        10_000..1_000_000 => write!(cell, "{}.{}", micros / 1000, micros / 100 % 10),
-        _ => write!(cell, "{}", micros / 1000),
+        0..10_000 => {
+            cell.push('.');
+            padded(cell, (micros % 1000) as u32, 3);
+        }
+        10_000..1_000_000 => {
+            cell.push('.');
+            number(cell, micros / 100 % 10);
+        }
+        _ => {}
     }
 }

@@ -9,7 +9,8 @@ use anstyle::{AnsiColor, Style};
 
 use super::{
     Summary, View,
-    cell::{address, cut, millis, or_dash, seconds, time_of_day},
+    cell::{address, cut, first, millis, or_dash, pad, seconds, time_of_day},
+    digits::{hex, number},
     text::{TextOptions, TimeStyle},
 };
 use crate::{
@@ -183,12 +184,15 @@ impl Connections {
 
     /// Puts the cell into the line: numbers to the right of their column.
     fn put(&mut self, column: Column) {
-        let (cell, width) = (&self.cell, self.width(column));
-        let _ = if is_number(column) {
-            write!(self.line, "{cell:>width$} ")
+        let width = self.width(column);
+        if is_number(column) {
+            let columns = width.saturating_sub(self.cell.len());
+            pad(&mut self.line, "", columns);
+            self.line.push_str(&self.cell);
         } else {
-            write!(self.line, "{cell:<width$} ")
-        };
+            pad(&mut self.line, &self.cell, width);
+        }
+        self.line.push(' ');
     }
 
     fn end_line(&mut self, style: Style) {
@@ -209,53 +213,52 @@ impl Connections {
         let (verbose, comm) = (self.options.verbose, self.width(Column::Comm));
         let room = if self.options.columns.is_some() { self.width(column) } else { usize::MAX };
         let cell = &mut self.cell;
-        // Memory takes every byte.
-        let _ = match column {
+        match column {
             Column::Time if self.options.time == TimeStyle::Clock => {
-                time_of_day(cell, self.clock.wall_ns(event.ts_ns))
+                time_of_day(cell, self.clock.wall_ns(event.ts_ns));
             }
             Column::Time => seconds(cell, self.clock.since_start_ns(event.ts_ns)),
-            Column::Pid => or_dash(cell, event.owner.map(|owner| owner.pid)),
-            Column::Comm => match event.owner {
-                Some(owner) => write!(cell, "{:.comm$}", owner.comm),
-                None => write!(cell, "-"),
-            },
+            Column::Pid => or_dash(cell, event.owner, |cell, owner| number(cell, owner.pid)),
+            Column::Comm => or_dash(cell, event.owner, |cell, owner| {
+                cell.push_str(first(&owner.comm.text(), comm));
+            }),
             Column::Laddr => address(cell, event.laddr(), room),
             Column::Raddr => address(cell, event.raddr(), room),
-            Column::Lport => or_dash(cell, Some(event.tuple.lport).filter(|port| *port != 0)),
-            Column::Rport => or_dash(cell, Some(event.tuple.rport).filter(|port| *port != 0)),
-            Column::TxKb => or_dash(cell, event.totals.map(|totals| kilobytes(totals.tx_bytes))),
-            Column::RxKb => or_dash(cell, event.totals.map(|totals| kilobytes(totals.rx_bytes))),
-            Column::Ms => match event.history.as_ref().and_then(|history| history.duration_ns) {
-                Some(ns) => millis(cell, ns),
-                None => write!(cell, "-"),
-            },
-            Column::Role => or_dash(cell, event.role.map(Role::name)),
+            Column::Lport => or_dash(cell, Some(event.tuple.lport).filter(|port| *port != 0), number),
+            Column::Rport => or_dash(cell, Some(event.tuple.rport).filter(|port| *port != 0), number),
+            Column::TxKb => or_dash(cell, event.totals.map(|totals| kilobytes(totals.tx_bytes)), number),
+            Column::RxKb => or_dash(cell, event.totals.map(|totals| kilobytes(totals.rx_bytes)), number),
+            Column::Ms => {
+                let ns = event.history.as_ref().and_then(|history| history.duration_ns);
+                or_dash(cell, ns, millis);
+            }
+            Column::Role => cell.push_str(event.role.map_or("-", Role::name)),
             Column::Cause => match (event.verdict, event.new) {
                 (Some(verdict), _) => {
-                    let inferred = if verbose && verdict.inferred { " (inferred)" } else { "" };
-                    write!(cell, "{}{inferred}", verdict.cause.name())
+                    cell.push_str(verdict.cause.name());
+                    cell.push_str(if verbose && verdict.inferred { " (inferred)" } else { "" });
                 }
                 // It is open, in this state.
-                (None, Some(state)) => write!(cell, "({state})"),
-                (None, None) => write!(cell, "-"),
+                (None, Some(state)) => ["(", state.name(), ")"].iter().for_each(|part| cell.push_str(part)),
+                (None, None) => cell.push('-'),
             },
-            Column::Rtt => match event.totals.filter(|totals| totals.srtt_us > 0) {
-                Some(totals) => millis(cell, u64::from(totals.srtt_us) * 1000),
-                None => write!(cell, "-"),
-            },
-            Column::Retransmits => or_dash(cell, event.totals.map(|totals| totals.retransmits)),
-            Column::Hit => or_dash(cell, event.prev_state),
-            Column::Netns => write!(cell, "{}", event.tuple.netns),
-            Column::Id => or_dash(cell, event.id),
-            Column::States => {
-                event.history.iter().flat_map(|history| history.times()).try_for_each(|(state, ns)| {
-                    write!(cell, "{state} ")?;
-                    millis(cell, ns)?;
-                    write!(cell, " ")
-                })
+            Column::Rtt => {
+                let srtt_us = event.totals.map(|totals| totals.srtt_us).filter(|srtt_us| *srtt_us > 0);
+                or_dash(cell, srtt_us.map(|srtt_us| u64::from(srtt_us) * 1000), millis);
             }
-        };
+            Column::Retransmits => or_dash(cell, event.totals.map(|totals| totals.retransmits), number),
+            Column::Hit => cell.push_str(event.prev_state.map_or("-", State::name)),
+            Column::Netns => number(cell, event.tuple.netns),
+            Column::Id => or_dash(cell, event.id, |cell, id| hex(cell, id.0)),
+            Column::States => {
+                for (state, ns) in event.history.iter().flat_map(|history| history.times()) {
+                    cell.push_str(state.name());
+                    cell.push(' ');
+                    millis(cell, ns);
+                    cell.push(' ');
+                }
+            }
+        }
     }
 }
 

@@ -1,9 +1,7 @@
 //! Comma-separated values, RFC 4180: a header, then a line per event. What is absent is empty.
 
-use std::io::Write as _;
-
 use super::{
-    Summary, View,
+    Summary, View, digits,
     fields::{FIELDS, Field, TimeText, Value},
 };
 use crate::{
@@ -20,7 +18,7 @@ pub struct Csv {
     time: TimeText,
     opened: TimeText,
     writer: csv::Writer<Vec<u8>>,
-    cell: Vec<u8>,
+    cell: String,
 }
 
 impl Csv {
@@ -33,36 +31,39 @@ impl Csv {
             let names = FIELDS.iter().map(|field| field.name);
             let _ = writer.write_record(["ts"].into_iter().chain(names).chain(["lost"]));
         }
-        Self { clock, time: TimeText::default(), opened: TimeText::default(), writer, cell: Vec::new() }
+        Self { clock, time: TimeText::default(), opened: TimeText::default(), writer, cell: String::new() }
     }
 
-    fn row(&mut self, ts_ns: u64, get: impl Fn(&Field) -> Option<Value>, lost: Option<u64>) {
+    fn row<'a>(&mut self, ts_ns: u64, get: impl Fn(&Field) -> Option<Value<'a>>, lost: Option<u64>) {
         let _ = self.writer.write_field(self.time.render(self.clock.wall_ns(ts_ns)));
         let values = FIELDS.iter().map(get).chain([lost.map(Value::Number)]);
         for value in values {
             self.cell.clear();
             let cell = &mut self.cell;
-            let _ = match value {
-                None => Ok(()),
-                Some(Value::Number(number)) => write!(cell, "{number}"),
-                Some(Value::Micros(ns)) => write!(cell, "{}.{:03}", ns / 1000, ns % 1000),
-                Some(Value::Word(word)) => write!(cell, "{word}"),
+            match value {
+                None => {}
+                Some(Value::Number(number)) => digits::number(cell, number),
+                Some(Value::Micros(ns)) => digits::micros(cell, ns),
+                Some(Value::Word(word)) => cell.push_str(word),
                 // A table is looked at on terminals, too; JSON has the name as it is.
-                Some(Value::Name(name)) => write!(cell, "{}", printable(&name)),
-                Some(Value::Comm(comm)) => write!(cell, "{comm}"),
-                Some(Value::Id(id)) => write!(cell, "{id}"),
-                Some(Value::Addr(addr)) => write!(cell, "{addr}"),
-                Some(Value::Errno(errno)) => write!(cell, "E{errno}"),
-                Some(Value::Time(ns)) => {
-                    write!(cell, "{}", self.opened.render(self.clock.wall_ns(ns)))
+                Some(Value::Name(name)) => cell.push_str(&printable(name)),
+                Some(Value::Comm(comm)) => cell.push_str(&comm.text()),
+                Some(Value::Id(id)) => digits::hex(cell, id.0),
+                Some(Value::Addr(addr)) => digits::address(cell, addr),
+                Some(Value::Errno(errno)) => {
+                    cell.push('E');
+                    digits::number(cell, errno);
                 }
+                Some(Value::Time(ns)) => cell.push_str(self.opened.render(self.clock.wall_ns(ns))),
                 Some(Value::States(history)) => {
-                    history.times().enumerate().try_for_each(|(index, (state, ns))| {
-                        let space = if index > 0 { " " } else { "" };
-                        write!(cell, "{space}{state}={}.{:03}", ns / 1000, ns % 1000)
-                    })
+                    for (index, (state, ns)) in history.times().enumerate() {
+                        cell.push_str(if index > 0 { " " } else { "" });
+                        cell.push_str(state.name());
+                        cell.push('=');
+                        digits::micros(cell, ns);
+                    }
                 }
-            };
+            }
             let _ = self.writer.write_field(&self.cell);
         }
         let _ = self.writer.write_record(None::<&[u8]>);

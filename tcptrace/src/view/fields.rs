@@ -1,15 +1,13 @@
 //! The one list of field names, for JSON and CSV. docs/events.md says what each means.
 
-use std::{fmt::Write as _, net::IpAddr, sync::Arc};
+use std::net::IpAddr;
 
-use serde::{Serialize, Serializer};
-
-use super::errno;
+use super::{digits, errno};
 use crate::model::event::{Comm, Event, History, Id};
 
 /// The value of a field.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Value {
+pub enum Value<'a> {
     /// A count, a number of bytes, a port, an inode.
     Number(u64),
     /// A time in µs, to the ns.
@@ -17,7 +15,7 @@ pub enum Value {
     /// Text of ours.
     Word(&'static str),
     /// Text of the kernel's.
-    Name(Arc<str>),
+    Name(&'a str),
     /// Text of the user's.
     Comm(Comm),
     /// A connection.
@@ -29,7 +27,7 @@ pub enum Value {
     /// A time, `CLOCK_MONOTONIC` in ns.
     Time(u64),
     /// Time spent in states.
-    States(Box<History>),
+    States(&'a History),
 }
 
 /// A field: its name and where it comes from. A field without a value is absent.
@@ -37,7 +35,7 @@ pub struct Field {
     /// The name in JSON and in the header of CSV.
     pub name: &'static str,
     /// The value in an event.
-    pub get: fn(&Event) -> Option<Value>,
+    pub get: fn(&Event) -> Option<Value<'_>>,
 }
 
 macro_rules! fields {
@@ -70,8 +68,8 @@ fields! {
     task_pid = |e| e.task_pid.map(|pid| Value::Number(pid.into()));
     task_comm = |e| e.task_pid.map(|_| Value::Comm(e.task_comm));
     cgroup = |e| e.cgroup.map(Value::Number);
-    cgroup_path = |e| e.cgroup_path.clone().map(Value::Name);
-    reason = |e| e.reason.clone().map(Value::Name);
+    cgroup_path = |e| e.cgroup_path.as_deref().map(Value::Name);
+    reason = |e| e.reason.as_deref().map(Value::Name);
     prev_state = |e| e.prev_state.map(|state| Value::Word(state.name()));
     cause = |e| e.verdict.map(|verdict| Value::Word(verdict.cause.name()));
     cause_src = |e| e.verdict.map(|verdict| Value::Word(verdict.source()));
@@ -84,10 +82,10 @@ fields! {
     srtt_us = |e| e.totals.filter(|totals| totals.srtt_us != 0).map(|totals| Value::Number(totals.srtt_us.into()));
     opened_ts = |e| e.history.as_ref().and_then(|history| history.opened_ns).map(Value::Time);
     duration_us = |e| e.history.as_ref().and_then(|history| history.duration_ns).map(Value::Micros);
-    state_us = |e| e.history.clone().filter(|history| history.timed != 0).map(Value::States);
+    state_us = |e| e.history.as_deref().filter(|history| history.timed != 0).map(Value::States);
 }
 
-fn port(port: u16) -> Option<Value> {
+fn port<'a>(port: u16) -> Option<Value<'a>> {
     (port != 0).then(|| Value::Number(port.into()))
 }
 
@@ -115,39 +113,10 @@ impl TimeText {
         }
         self.text.truncate(self.whole);
         if self.whole > 0 {
-            // Memory takes every byte.
-            let _ = write!(self.text, ".{nanos:09}Z");
+            self.text.push('.');
+            digits::padded(&mut self.text, u32::try_from(nanos).unwrap_or(0), 9);
+            self.text.push('Z');
         }
         &self.text
     }
-}
-
-impl Serialize for Value {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self {
-            Self::Number(number) => serializer.serialize_u64(*number),
-            Self::Micros(ns) => serializer.serialize_f64(micros(*ns)),
-            Self::Word(word) => serializer.serialize_str(word),
-            Self::Name(name) => serializer.serialize_str(name),
-            Self::Comm(comm) => serializer.collect_str(comm),
-            Self::Id(id) => serializer.collect_str(id),
-            Self::Addr(addr) => serializer.collect_str(addr),
-            Self::Errno(errno) => serializer.collect_str(&format_args!("E{errno}")),
-            // The writer has the clock; see `Json`.
-            Self::Time(ns) => serializer.serialize_u64(*ns),
-            Self::States(history) => {
-                serializer.collect_map(history.times().map(|(state, ns)| (state.name(), micros(ns))))
-            }
-        }
-    }
-}
-
-/// Nanoseconds as microseconds.
-#[must_use]
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "2^53 ns are a hundred days; beyond that the ns do not matter"
-)]
-pub fn micros(ns: u64) -> f64 {
-    ns as f64 / 1000.0
 }

@@ -1,7 +1,7 @@
 //! One JSON object per line.
 
 use super::{
-    Summary, View,
+    Summary, View, digits,
     fields::{FIELDS, TimeText, Value},
 };
 use crate::{
@@ -15,37 +15,86 @@ pub struct Json {
     time: TimeText,
     /// For the times inside an object, which would make `time` begin anew.
     opened: TimeText,
-    out: Vec<u8>,
+    out: String,
 }
 
 impl Json {
     /// A stream whose times are those of the clock.
     #[must_use]
     pub fn new(clock: Clock) -> Self {
-        Self { clock, time: TimeText::default(), opened: TimeText::default(), out: Vec::new() }
+        Self { clock, time: TimeText::default(), opened: TimeText::default(), out: String::new() }
     }
 
-    fn object<'a>(&mut self, ts_ns: u64, fields: impl Iterator<Item = (&'a str, Value)>) {
+    fn object<'a>(&mut self, ts_ns: u64, fields: impl Iterator<Item = (&'a str, Value<'a>)>) {
         let Self { clock, time, opened, out } = self;
-        // The names and the time hold nothing that JSON would escape; going through a serializer for each name
-        // costs as much as all the values.
-        out.extend_from_slice(b"{\"ts\":\"");
-        out.extend_from_slice(time.render(clock.wall_ns(ts_ns)).as_bytes());
-        out.push(b'"');
+        // Names and times hold nothing that JSON would escape.
+        out.push_str("{\"ts\":\"");
+        out.push_str(time.render(clock.wall_ns(ts_ns)));
+        out.push('"');
         for (name, value) in fields {
-            out.extend_from_slice(b",\"");
-            out.extend_from_slice(name.as_bytes());
-            out.extend_from_slice(b"\":");
+            out.push_str(",\"");
+            out.push_str(name);
+            out.push_str("\":");
             if let Value::Time(ns) = value {
-                out.push(b'"');
-                out.extend_from_slice(opened.render(clock.wall_ns(ns)).as_bytes());
-                out.push(b'"');
-                continue;
+                bare(out, |out| out.push_str(opened.render(clock.wall_ns(ns))));
+            } else {
+                write(out, &value);
             }
-            // Memory takes every byte, and no value fails to be written.
-            let _ = serde_json::to_writer(&mut *out, &value);
         }
-        out.extend_from_slice(b"}\n");
+        out.push_str("}\n");
+    }
+}
+
+/// A value as JSON.
+fn write(out: &mut String, value: &Value<'_>) {
+    match *value {
+        // The writer has the clock; see above.
+        Value::Number(number) | Value::Time(number) => digits::number(out, number),
+        Value::Micros(ns) => micros(out, ns),
+        Value::Word(word) => bare(out, |out| out.push_str(word)),
+        Value::Name(name) => quoted(out, name),
+        Value::Comm(comm) => quoted(out, &comm.text()),
+        Value::Id(id) => bare(out, |out| digits::hex(out, id.0)),
+        Value::Addr(addr) => bare(out, |out| digits::address(out, addr)),
+        Value::Errno(errno) => bare(out, |out| {
+            out.push('E');
+            digits::number(out, errno);
+        }),
+        Value::States(history) => {
+            out.push('{');
+            for (index, (state, ns)) in history.times().enumerate() {
+                out.push_str(if index > 0 { ",\"" } else { "\"" });
+                out.push_str(state.name());
+                out.push_str("\":");
+                micros(out, ns);
+            }
+            out.push('}');
+        }
+    }
+}
+
+/// A string that holds nothing to escape.
+fn bare(out: &mut String, write: impl FnOnce(&mut String)) {
+    out.push('"');
+    write(out);
+    out.push('"');
+}
+
+/// A string that may hold anything.
+fn quoted(out: &mut String, text: &str) {
+    if text.bytes().all(|byte| matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\') {
+        bare(out, |out| out.push_str(text));
+    } else {
+        // A string can always be written.
+        out.push_str(&serde_json::to_string(text).unwrap_or_default());
+    }
+}
+
+/// Nanoseconds as microseconds, with a decimal at least, as JSON's numbers with decimals are usually written.
+fn micros(out: &mut String, ns: u64) {
+    digits::micros(out, ns);
+    while out.ends_with('0') && !out.ends_with(".0") {
+        out.pop();
     }
 }
 
@@ -70,6 +119,7 @@ impl View for Json {
     }
 
     fn take(&mut self, out: &mut Vec<u8>) {
-        out.append(&mut self.out);
+        out.extend_from_slice(self.out.as_bytes());
+        self.out.clear();
     }
 }

@@ -3,6 +3,7 @@
 mod cell;
 mod connections;
 mod csv;
+mod digits;
 pub mod errno;
 pub mod fields;
 mod json;

@@ -10,7 +10,8 @@ use tcptrace_common::record::Kind as RecordKind;
 
 use super::{
     Summary, View,
-    cell::{address, cut, millis, or_dash, seconds, time_of_day},
+    cell::{address, cut, first, millis, or_dash, pad, seconds, time_of_day},
+    digits::{hex, number},
 };
 use crate::{
     kernel::clock::Clock,
@@ -221,7 +222,9 @@ impl Text {
         if self.options.color && style != Style::new() && !painted.is_empty() {
             let _ = writeln!(self.out, "{before}{style}{painted}{style:#}{after}{more}");
         } else {
-            let _ = writeln!(self.out, "{before}{painted}{after}{more}");
+            for text in [before, painted, after, more, "\n"] {
+                self.out.push_str(text);
+            }
         }
         self.line.clear();
     }
@@ -230,35 +233,36 @@ impl Text {
         self.cell.clear();
         let room = if self.options.columns.is_some() { self.width(column) } else { usize::MAX };
         let cell = &mut self.cell;
-        // Memory takes every byte.
-        let _ = match column {
+        match column {
             Column::Time if self.options.time == TimeStyle::Clock => {
-                time_of_day(cell, self.clock.wall_ns(event.ts_ns))
+                time_of_day(cell, self.clock.wall_ns(event.ts_ns));
             }
             Column::Time => seconds(cell, self.clock.since_start_ns(event.ts_ns)),
-            Column::Pid => or_dash(cell, event.owner.map(|owner| owner.pid)),
-            Column::Comm => match event.owner {
-                Some(owner) => write!(cell, "{:.*}", self.options.comm_width(), owner.comm),
-                None => write!(cell, "-"),
-            },
+            Column::Pid => or_dash(cell, event.owner, |cell, owner| number(cell, owner.pid)),
+            Column::Comm => or_dash(cell, event.owner, |cell, owner| {
+                cell.push_str(first(&owner.comm.text(), self.options.comm_width()));
+            }),
             Column::Local if self.local_port_only => match event.tuple.lport {
-                0 => write!(cell, "-"),
-                port => write!(cell, ":{port}"),
+                0 => cell.push('-'),
+                port => {
+                    cell.push(':');
+                    number(cell, port);
+                }
             },
             Column::Local => end(cell, event.laddr(), event.tuple.lport, room),
-            Column::Remote if event.tuple.rport == 0 => write!(cell, "-"),
+            Column::Remote if event.tuple.rport == 0 => cell.push('-'),
             Column::Remote => end(cell, event.raddr(), event.tuple.rport, room),
             Column::What => what(cell, event),
             Column::Ms => match event.in_state_ns {
                 Some(ns) => millis(cell, ns),
-                None if event.kind == Kind::Transition => write!(cell, "-"),
-                None => Ok(()),
+                None if event.kind == Kind::Transition => cell.push('-'),
+                None => {}
             },
-            Column::Netns => write!(cell, "{}", event.tuple.netns),
-            Column::Role => or_dash(cell, event.role.map(Role::name)),
-            Column::Id => or_dash(cell, event.id),
+            Column::Netns => number(cell, event.tuple.netns),
+            Column::Role => cell.push_str(event.role.map_or("-", Role::name)),
+            Column::Id => or_dash(cell, event.id, |cell, id| hex(cell, id.0)),
             Column::Note => note(cell, event),
-        };
+        }
     }
 }
 
@@ -275,11 +279,13 @@ impl View for Text {
             let column = self.columns[index];
             self.fill(column, event);
             let (start, width) = (self.line.len(), self.width(column));
-            let room = self.options.columns.map_or(usize::MAX, usize::from);
-            if column == Column::Note && self.line.chars().count() + self.cell.chars().count() > room {
+            if let (Column::Note, Some(room)) = (column, self.options.columns)
+                && self.line.chars().count() + self.cell.chars().count() > usize::from(room)
+            {
                 break;
             }
-            let _ = write!(self.line, "{:<width$} ", self.cell);
+            pad(&mut self.line, &self.cell, width);
+            self.line.push(' ');
             if column == Column::What {
                 painted = start..self.line.len();
             }
@@ -329,50 +335,62 @@ impl View for Text {
 }
 
 /// `10.0.0.5:443`, `[2001:db8::1]:443`. An address too long for its column loses its middle.
-fn end(cell: &mut String, ip: std::net::IpAddr, port: u16, room: usize) -> std::fmt::Result {
-    let port = if port == 0 { "-".to_owned() } else { port.to_string() };
+fn end(cell: &mut String, ip: std::net::IpAddr, port: u16, room: usize) {
+    let mut buffer = itoa::Buffer::new();
+    let port = if port == 0 { "-" } else { buffer.format(port) };
     let (open, close) = if ip.is_ipv6() { ("[", "]:") } else { ("", ":") };
-    cell.write_str(open)?;
-    address(cell, ip, room.saturating_sub(open.len() + close.len() + port.len()))?;
-    write!(cell, "{close}{port}")
+    cell.push_str(open);
+    address(cell, ip, room.saturating_sub(open.len() + close.len() + port.len()));
+    cell.push_str(close);
+    cell.push_str(port);
 }
 
-fn what(cell: &mut String, event: &Event) -> std::fmt::Result {
+fn what(cell: &mut String, event: &Event) {
     let state = |state: Option<State>| state.map_or("-", State::name);
     match event.kind {
-        Kind::Transition => write!(cell, "{:<11} -> {}", state(event.old), state(event.new)),
+        Kind::Transition => {
+            pad(cell, state(event.old), 11);
+            cell.push_str(" -> ");
+            cell.push_str(state(event.new));
+        }
         Kind::RstSent | Kind::RstReceived => {
-            let sign = if event.kind == Kind::RstSent { "RST >" } else { "RST <" };
-            write!(cell, "{sign:<11} ")?;
+            pad(cell, if event.kind == Kind::RstSent { "RST >" } else { "RST <" }, 12);
             if let Some(reason) = &event.reason {
-                write!(cell, "{reason} ")?;
+                cell.push_str(reason);
+                cell.push(' ');
             }
-            match event.prev_state {
-                Some(state) => write!(cell, "in {state}"),
-                None => Ok(()),
+            if let Some(state) = event.prev_state {
+                cell.push_str("in ");
+                cell.push_str(state.name());
             }
         }
         Kind::Retransmit => match event.retransmits {
-            Some(count) => write!(cell, "RETRANSMIT  SYN-ACK #{count}"),
-            None => write!(cell, "RETRANSMIT  in {}", state(event.prev_state)),
+            Some(count) => {
+                cell.push_str("RETRANSMIT  SYN-ACK #");
+                number(cell, count);
+            }
+            None => {
+                cell.push_str("RETRANSMIT  in ");
+                cell.push_str(state(event.prev_state));
+            }
         },
         // Another view's.
-        Kind::Connection => Ok(()),
+        Kind::Connection => {}
     }
 }
 
-fn note(cell: &mut String, event: &Event) -> std::fmt::Result {
+fn note(cell: &mut String, event: &Event) {
     if let Some(verdict) = event.verdict {
-        write!(cell, "{}{}", verdict.cause.name(), if verdict.inferred { "?" } else { "" })?;
+        cell.push_str(verdict.cause.name());
+        cell.push_str(if verdict.inferred { "?" } else { "" });
     } else if event.kernel_new.is_some() && event.new == Some(State::FIN_WAIT2) {
-        write!(cell, "orphan, waits for the peer's FIN")?;
+        cell.push_str("orphan, waits for the peer's FIN");
     } else if event.owner.is_some_and(|owner| owner.source == OwnerSource::Listener)
         && event.kind == Kind::RstSent
         && event.unaccepted
     {
-        write!(cell, "never accepted")?;
+        cell.push_str("never accepted");
     }
-    Ok(())
 }
 
 fn style(event: &Event) -> Style {

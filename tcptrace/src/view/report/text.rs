@@ -93,7 +93,7 @@ impl Text {
             return;
         }
         let mut line = String::new();
-        let _ = cell::time_of_day(&mut line, self.clock.wall_ns(at_ns));
+        cell::time_of_day(&mut line, self.clock.wall_ns(at_ns));
         if interval_ns > 0 && self.pages > 1 {
             let _ = write!(line, "  the last {}", duration(interval_ns));
         }
@@ -437,7 +437,7 @@ pub(in crate::view) fn ledger(resets: &Resets, clock: Clock) -> (Vec<Column>, Ve
     for row in &resets.rows {
         let Reset { key, owner, count, recent, last_ns } = row;
         let mut last = String::new();
-        let _ = cell::time_of_day(&mut last, clock.wall_ns(*last_ns));
+        cell::time_of_day(&mut last, clock.wall_ns(*last_ns));
         let port = match (key.lport, key.rport) {
             (Some(lport), _) => lport.to_string(),
             (None, Some(rport)) => format!("to {rport}"),

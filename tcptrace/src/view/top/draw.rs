@@ -304,7 +304,7 @@ impl Top {
         let room = address_room(width);
         let cells = |line: &Line| {
             let mut time = String::new();
-            let _ = cell::time_of_day(&mut time, self.clock.wall_ns(line.ts_ns));
+            cell::time_of_day(&mut time, self.clock.wall_ns(line.ts_ns));
             let cause = line.cause.map_or("", crate::model::cause::Cause::name).to_owned();
             vec![time, line.local(room), line.peer(room), line.what(), line.millis(), cause, line.owner()]
         };
@@ -432,7 +432,7 @@ impl Top {
         let room = usize::from(area.height).saturating_sub(lines.len());
         for line in self.path.iter().skip(self.path.len().saturating_sub(room)) {
             let mut time = String::new();
-            let _ = cell::time_of_day(&mut time, self.clock.wall_ns(line.ts_ns));
+            cell::time_of_day(&mut time, self.clock.wall_ns(line.ts_ns));
             let what = match (line.kind, line.new) {
                 (Kind::Transition, new) if new == line.old => "(orphaned)".to_owned(),
                 (Kind::Transition, Some(new)) => new.name().to_owned(),

@@ -88,7 +88,7 @@ impl Line {
     pub(super) fn millis(&self) -> String {
         let mut text = String::new();
         match self.in_state_ns {
-            Some(ns) => _ = cell::millis(&mut text, ns),
+            Some(ns) => cell::millis(&mut text, ns),
             None => text.push('-'),
         }
         text
@@ -104,7 +104,7 @@ impl Line {
 /// One end of a connection. An address that is longer than there is room for loses its middle.
 pub(super) fn end(ip: std::net::IpAddr, port: u16, room: usize) -> String {
     let mut text = String::new();
-    let _ = cell::address(&mut text, ip, room);
+    cell::address(&mut text, ip, room);
     match (ip, port) {
         (_, 0) => format!("{text}:-"),
         (std::net::IpAddr::V6(_), port) => format!("[{text}]:{port}"),
