@@ -45,7 +45,7 @@ fn connection(number: u64) -> [Churned; RECORDS_EACH] {
             tuple,
             uid: 33,
             task_pid: 4_000 + u32::from(own == 1),
-            task_comm: if own == 1 { [0x0078_6e69_676e, 0] } else { [0x006c_7275_63, 0] },
+            task_comm: if own == 1 { [0x0078_6e69_676e, 0] } else { [0x6c72_7563, 0] },
             flags: more,
             reason: NO_REASON,
             kind: if new == CLOSE { Kind::CLOSE } else { Kind::TRANSITION },

@@ -9,7 +9,7 @@ use tcptrace::{
     model::{
         event::Event,
         tally::{By, Tally},
-        tracker::{Fate, Tracker},
+        tracker::{Fate, Reasons, Tracker},
     },
     source::decode::decode,
     view::{
@@ -26,8 +26,8 @@ use churn::{Churned, RECORDS_EACH, churn};
 static ALLOCATOR: divan::AllocProfiler = divan::AllocProfiler::system();
 
 /// Connections of one sample; enough for the tables to be as large as on a busy host.
-const CONNECTIONS: u64 = 10_000;
-const EVENTS: usize = CONNECTIONS as usize * RECORDS_EACH;
+const CONNECTIONS: usize = 10_000;
+const EVENTS: usize = CONNECTIONS * RECORDS_EACH;
 
 fn main() {
     divan::main();
@@ -35,7 +35,7 @@ fn main() {
 
 /// Feeds samples to a tracker that has seen as many before, and hands on what it says.
 fn bench(bencher: Bencher<'_, '_>, whole: bool, mut each: impl FnMut(Event)) {
-    let mut tracker = Tracker::new(Default::default(), false, whole);
+    let mut tracker = Tracker::new(Reasons::new(), false, whole);
     let mut first = 0;
     let mut feed = |records: &[Churned]| {
         for (record, detail) in records {
@@ -45,19 +45,19 @@ fn bench(bencher: Bencher<'_, '_>, whole: bool, mut each: impl FnMut(Event)) {
             });
         }
     };
-    feed(&churn(0, CONNECTIONS));
+    feed(&churn(0, CONNECTIONS as u64));
     bencher
         .counter(ItemsCount::new(EVENTS))
         .with_inputs(|| {
-            first += CONNECTIONS;
-            churn(first, CONNECTIONS)
+            first += CONNECTIONS as u64;
+            churn(first, CONNECTIONS as u64)
         })
         .bench_local_refs(|records| feed(records));
 }
 
 #[divan::bench]
 fn decoded(bencher: Bencher<'_, '_>) {
-    let bytes: Vec<Vec<u64>> = churn(0, CONNECTIONS)
+    let bytes: Vec<Vec<u64>> = churn(0, CONNECTIONS as u64)
         .into_iter()
         .map(|(record, detail)| {
             let close = CloseRecord { record, detail: detail.unwrap_or_default() };

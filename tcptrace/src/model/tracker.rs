@@ -10,6 +10,7 @@ use std::{
 };
 
 use rustc_hash::{FxHashMap, FxHashSet};
+use slab::Slab;
 use tcptrace_common::record::{self, CloseDetail, NO_REASON, Record, Tuple, flags};
 
 use self::ending::{Closing, Ending};
@@ -74,8 +75,8 @@ struct Conn {
     missed: u8,
     /// Its time so far; only kept where whole connections are told.
     history: Option<Box<History>>,
-    /// What is still to be told of its end.
-    ending: Option<Box<Ending>>,
+    /// What is still to be told of its end, in [`Tracker::endings`].
+    ending: Option<usize>,
 }
 
 /// How the table finds a socket: by cookie, or by address where the kernel gives no cookie. Kernel addresses
@@ -92,7 +93,9 @@ pub struct Tracker {
     listeners: FxHashMap<(u32, u16), Vec<(Tuple, Key)>>,
     /// Ended connections in the order in which they will be forgotten.
     ended: VecDeque<(u64, Key)>,
-    /// How many of those still have something to tell.
+    /// What is still to be told of ends. Large, rare and short-lived, so it has a place of its own, used again and again.
+    endings: Slab<Ending>,
+    /// How many ended connections still have something to tell.
     untold: usize,
     /// Connections that may have found no room for a minisock: their last transition waits for sock_diag.
     rooms: FxHashSet<Key>,
@@ -155,7 +158,7 @@ impl Tracker {
     /// Whether nothing is remembered.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.len() == 0 && self.endings.is_empty()
     }
 
     /// Takes the next record, with its detail if it is a CLOSE, and hands on what it means.

@@ -34,6 +34,8 @@ pub enum Value<'a> {
 pub struct Field {
     /// The name in JSON and in the header of CSV.
     pub name: &'static str,
+    /// The same as the key of an object's next member: `,"name":`.
+    pub key: &'static str,
     /// The value in an event.
     pub get: fn(&Event) -> Option<Value<'_>>,
 }
@@ -42,7 +44,7 @@ macro_rules! fields {
     ($( $name:ident = |$event:ident| $value:expr; )+) => {
         /// Every field of an event, in order, after `ts`, the time of day, which every object begins with.
         pub const FIELDS: &[Field] = &[
-            $( Field { name: stringify!($name), get: |$event| $value }, )+
+            $( Field { name: stringify!($name), key: concat!(",\"", stringify!($name), "\":"), get: |$event| $value }, )+
         ];
     };
 }

@@ -25,23 +25,24 @@ impl Json {
         Self { clock, time: TimeText::default(), opened: TimeText::default(), out: String::new() }
     }
 
-    fn object<'a>(&mut self, ts_ns: u64, fields: impl Iterator<Item = (&'a str, Value<'a>)>) {
-        let Self { clock, time, opened, out } = self;
-        // Names and times hold nothing that JSON would escape.
-        out.push_str("{\"ts\":\"");
-        out.push_str(time.render(clock.wall_ns(ts_ns)));
-        out.push('"');
-        for (name, value) in fields {
-            out.push_str(",\"");
-            out.push_str(name);
-            out.push_str("\":");
-            if let Value::Time(ns) = value {
-                bare(out, |out| out.push_str(opened.render(clock.wall_ns(ns))));
-            } else {
-                write(out, &value);
-            }
+    fn begin(&mut self, ts_ns: u64) {
+        self.out.push_str("{\"ts\":\"");
+        self.out.push_str(self.time.render(self.clock.wall_ns(ts_ns)));
+        self.out.push('"');
+    }
+
+    /// An object of counts.
+    fn counts<'a>(&mut self, ts_ns: u64, kind: &str, counts: impl Iterator<Item = (&'a str, u64)>) {
+        self.begin(ts_ns);
+        self.out.push_str(",\"kind\":");
+        bare(&mut self.out, |out| out.push_str(kind));
+        for (name, count) in counts {
+            self.out.push(',');
+            bare(&mut self.out, |out| out.push_str(name));
+            self.out.push(':');
+            digits::number(&mut self.out, count);
         }
-        out.push_str("}\n");
+        self.out.push_str("}\n");
     }
 }
 
@@ -100,22 +101,31 @@ fn micros(out: &mut String, ns: u64) {
 
 impl View for Json {
     fn event(&mut self, event: &Event) {
-        let values = FIELDS.iter().filter_map(|field| Some((field.name, (field.get)(event)?)));
-        self.object(event.ts_ns, values);
+        self.begin(event.ts_ns);
+        let Self { clock, opened, out, .. } = self;
+        for field in FIELDS {
+            let Some(value) = (field.get)(event) else { continue };
+            out.push_str(field.key);
+            if let Value::Time(ns) = value {
+                bare(out, |out| out.push_str(opened.render(clock.wall_ns(ns))));
+            } else {
+                write(out, &value);
+            }
+        }
+        out.push_str("}\n");
     }
 
     fn lost(&mut self, ts_ns: u64, lost: &Loss) {
         // Events lost always, the others if there are any.
         let counts = lost.counts().into_iter().filter(|(name, count)| *name == "lost" || *count > 0);
-        let counts = counts.map(|(name, count)| (name, Value::Number(count)));
-        self.object(ts_ns, [("kind", Value::Word("lost"))].into_iter().chain(counts));
+        self.counts(ts_ns, "lost", counts);
     }
 
     fn summary(&mut self, summary: &Summary) {
-        let before = [("kind", Value::Word("summary")), ("events", Value::Number(summary.events))];
-        let counts = summary.lost.counts().map(|(name, count)| (name, Value::Number(count)));
-        let after = [("elapsed_us", Value::Number(summary.elapsed_us))];
-        self.object(summary.ts_ns, before.into_iter().chain(counts).chain(after));
+        let before = [("events", summary.events)];
+        let after = [("elapsed_us", summary.elapsed_us)];
+        let counts = before.into_iter().chain(summary.lost.counts()).chain(after);
+        self.counts(summary.ts_ns, "summary", counts);
     }
 
     fn take(&mut self, out: &mut Vec<u8>) {

@@ -364,16 +364,16 @@ fn what(cell: &mut String, event: &Event) {
                 cell.push_str(state.name());
             }
         }
-        Kind::Retransmit => match event.retransmits {
-            Some(count) => {
-                cell.push_str("RETRANSMIT  SYN-ACK #");
+        Kind::Retransmit => {
+            cell.push_str("RETRANSMIT  ");
+            if let Some(count) = event.retransmits {
+                cell.push_str("SYN-ACK #");
                 number(cell, count);
-            }
-            None => {
-                cell.push_str("RETRANSMIT  in ");
+            } else {
+                cell.push_str("in ");
                 cell.push_str(state(event.prev_state));
             }
-        },
+        }
         // Another view's.
         Kind::Connection => {}
     }

@@ -114,15 +114,11 @@ impl Tracker {
         } else {
             None
         };
-        let mut ending = Box::new(Ending {
-            awaits: awaits.unwrap_or(Awaits::Reset),
-            verdict,
-            transition: Some(transition),
-            line,
-        });
+        let mut ending =
+            Ending { awaits: awaits.unwrap_or(Awaits::Reset), verdict, transition: Some(transition), line };
         match awaits {
             None => {
-                tell(conn, *ending, record.ts_ns, emit);
+                tell(conn, ending, record.ts_ns, emit);
                 self.ended.push_back((record.ts_ns, key));
             }
             Some(Awaits::Reset | Awaits::DataOrReset) => {
@@ -131,12 +127,12 @@ impl Tracker {
                 {
                     emit(Event { verdict: Some(verdict), ..transition });
                 }
-                conn.ending = Some(ending);
+                conn.ending = Some(self.endings.insert(ending));
                 self.untold += 1;
                 self.ended.push_back((record.ts_ns, key));
             }
             Some(Awaits::Room { .. }) => {
-                conn.ending = Some(ending);
+                conn.ending = Some(self.endings.insert(ending));
                 self.rooms.insert(key);
             }
             Some(Awaits::Fin { .. }) => {
@@ -153,12 +149,7 @@ impl Tracker {
     }
 
     /// The connection goes on as an orphan's minisock in FIN_WAIT2.
-    fn wait_for_fin(
-        &mut self,
-        key: Key,
-        mut ending: Box<Ending>,
-        emit: &mut impl FnMut(Event) -> Fate,
-    ) -> Fate {
+    fn wait_for_fin(&mut self, key: Key, mut ending: Ending, emit: &mut impl FnMut(Event) -> Fate) -> Fate {
         let Some(conn) = self.conns.get_mut(&key) else { return Fate::Keep };
         let Some(transition) = ending.transition.take() else { return Fate::Keep };
         let next = Event {
@@ -182,7 +173,7 @@ impl Tracker {
         ending.transition = (!self.raw).then_some(next);
         ending.awaits = Awaits::Fin { until_ns: None };
         let peer = reversed(&conn.tuple);
-        conn.ending = Some(ending);
+        conn.ending = Some(self.endings.insert(ending));
         self.doubts.insert(key);
         self.orphans.insert(peer, key);
         Fate::Keep
@@ -198,7 +189,7 @@ impl Tracker {
         emit: &mut impl FnMut(Event) -> Fate,
     ) {
         let Some(conn) = self.conns.get_mut(&key) else { return };
-        let Some(ending) = &mut conn.ending else {
+        let Some(ending) = conn.ending.and_then(|at| self.endings.get_mut(at)) else {
             emit(event);
             return;
         };
@@ -246,13 +237,13 @@ impl Tracker {
     /// Tells what is still to be told of a connection.
     pub(super) fn finish(&mut self, key: Key, emit: &mut impl FnMut(Event) -> Fate) {
         if let Some(conn) = self.conns.get_mut(&key)
-            && let Some(ending) = conn.ending.take()
+            && let Some(ending) = conn.ending.take().and_then(|at| self.endings.try_remove(at))
         {
             if matches!(ending.awaits, Awaits::Reset | Awaits::DataOrReset) {
                 self.untold = self.untold.saturating_sub(1);
             }
             let ts_ns = conn.since_ns.unwrap_or_default();
-            tell(conn, *ending, ts_ns, emit);
+            tell(conn, ending, ts_ns, emit);
         }
     }
 
@@ -293,13 +284,13 @@ impl Tracker {
         emit: &mut impl FnMut(Event) -> Fate,
     ) {
         let Some(conn) = self.conns.get_mut(&doubt.key) else { return };
-        let Some(ending) = &mut conn.ending else { return };
+        let Some(ending) = conn.ending.and_then(|at| self.endings.get_mut(at)) else { return };
         let since_ns = conn.since_ns.unwrap_or(now_ns);
         let left_ns = |expires_ms: u32| u64::from(expires_ms) * 1_000_000;
         match (ending.awaits, found) {
             (Awaits::Room { .. }, Whereabouts::There { state: State::FIN_WAIT2, .. })
             | (Awaits::Room { state: State::FIN_WAIT2 }, Whereabouts::Unknown) => {
-                if let Some(ending) = conn.ending.take() {
+                if let Some(ending) = conn.ending.take().and_then(|at| self.endings.try_remove(at)) {
                     self.rooms.remove(&doubt.key);
                     self.wait_for_fin(doubt.key, ending, emit);
                 }
@@ -349,7 +340,8 @@ impl Tracker {
         self.rooms.remove(&key);
         let Some(mut conn) = self.conns.remove(&key) else { return };
         self.orphans.remove(&reversed(&conn.tuple));
-        let Some(mut ending) = conn.ending.take() else { return };
+        let ending = conn.ending.take().and_then(|at| self.endings.try_remove(at));
+        let Some(mut ending) = ending else { return };
         let new = state.unwrap_or(State::CLOSE);
         let orphan = matches!(ending.awaits, Awaits::Fin { .. });
         let in_state_ns = conn.since_ns.map(|since_ns| ts_ns.saturating_sub(since_ns)).filter(|_| orphan);
@@ -370,7 +362,7 @@ impl Tracker {
                 history.spend(State::FIN_WAIT2, in_state_ns);
             }
         }
-        tell(&conn, *ending, ts_ns, emit);
+        tell(&conn, ending, ts_ns, emit);
     }
 }
 
