@@ -155,7 +155,7 @@ pub struct Probes {
     #[arg(short, long, value_name = "FORMAT", default_value = "text", hide_possible_values = true, help_heading = OUTPUT)]
     pub output: Format,
     /// Size of the ring that the kernel writes events into, made a power of two
-    #[arg(long, value_name = "SIZE", default_value = "8M", value_parser = values::bytes, help_heading = OTHER)]
+    #[arg(long, value_name = "SIZE", default_value = "4M", value_parser = values::bytes, help_heading = OTHER)]
     pub buffer: u32,
     /// Say more on stderr; up to -vvv
     #[arg(short, long, action = clap::ArgAction::Count, help_heading = OTHER)]
@@ -364,7 +364,7 @@ pub struct Shared {
     pub strict: bool,
 
     /// Size of the ring that the kernel writes events into, made a power of two
-    #[arg(long, value_name = "SIZE", default_value = "8M", value_parser = values::bytes, help_heading = OTHER)]
+    #[arg(long, value_name = "SIZE", default_value = "4M", value_parser = values::bytes, help_heading = OTHER)]
     pub buffer: u32,
     /// Sockets remembered at most, some 420 bytes each; others are told of, not counted
     #[arg(long, value_name = "N", default_value = "500000", help_heading = OTHER)]

@@ -134,7 +134,8 @@ pub fn attach(settings: &Settings) -> Result<Tap, KernelError> {
     privilege::check()?;
     privilege::raise_memlock();
     let release = release();
-    let layout::Found { layout, reasons, absent } = layout::find(&release)?;
+    let layout::Found { layout, reasons, absent, tracepoints } =
+        layout::find(&release, &PROGRAMS.map(|(_, tracepoint, _)| tracepoint))?;
     let refused = |what: String, error: &(dyn std::error::Error + 'static)| refusal(what, error, &release);
 
     let ring_bytes = settings.ring_bytes.max(page_bytes()).checked_next_power_of_two().unwrap_or(1 << 31);
@@ -159,7 +160,7 @@ pub fn attach(settings: &Settings) -> Result<Tap, KernelError> {
     let mut not_attached = Vec::new();
     // The logger takes its map out, so it comes after the loader and before the programs that use it.
     let logger = EbpfLogger::init(&mut ebpf).map_err(|error| KernelError::Object(error.to_string()))?;
-    let btf = Btf::from_sys_fs().map_err(|error| refused("show its types".to_owned(), &error))?;
+    let btf = types(&tracepoints)?;
     for (name, tracepoint, when) in PROGRAMS {
         let why_not = match when {
             When::NoRecursion if layout.no_recursion == ABSENT => Some("not needed on this kernel"),
@@ -212,11 +213,16 @@ pub fn attach_empty() -> Result<impl Sized, KernelError> {
     };
     let mut ebpf =
         EbpfLoader::new().btf(None).load(OBJECT).map_err(|error| KernelError::Object(chain(&error)))?;
-    let btf = Btf::from_sys_fs().map_err(|error| refused(&error))?;
+    let btf = types(&layout::find(&release(), &["inet_sock_set_state"])?.tracepoints)?;
     let program =
         ebpf.program_mut("empty").ok_or_else(|| KernelError::Object("it has no program empty".to_owned()))?;
     let link = start(program, "inet_sock_set_state", &btf).map_err(|error| refused(&error))?;
     Ok((link, ebpf))
+}
+
+/// Types as aya wants them.
+fn types(bytes: &[u8]) -> Result<Btf, KernelError> {
+    Btf::parse(bytes, Default::default()).map_err(|error| KernelError::Object(chain(&error)))
 }
 
 fn start(program: &mut programs::Program, name: &str, btf: &Btf) -> Result<Link, ProgramError> {

@@ -14,11 +14,13 @@
 
 mod error;
 mod raw;
+mod stub;
 #[cfg(test)]
 mod tests;
 
 pub use error::BtfError;
 use raw::{Kind, Member, TRACE_PREFIX, Type, Word, sections};
+pub use stub::stub;
 
 /// Typedefs and qualifiers, or array dimensions, in a row before we call it a circle. Real chains
 /// have fewer than ten.
@@ -162,6 +164,14 @@ impl<'a> Btf<'a> {
         let (parameters, _) = handler.tail.as_chunks::<2>();
         // The first parameter, `void *__data`, is not handed on.
         parameters.len().checked_sub(1)
+    }
+
+    /// The typedef that stands for a raw tracepoint: its number and its name; `None` when there is no such tracepoint.
+    #[must_use]
+    pub fn tracepoint_type(&self, name: &str) -> Option<(u32, String)> {
+        let name = format!("{TRACE_PREFIX}{name}");
+        let id = self.named(&name).find(|ty| ty.kind == Kind::Typedef)?.id;
+        Some((id, name))
     }
 
     /// The indexed types of that name, lowest id first.

@@ -1,12 +1,12 @@
 //! Finds the fields that the probes read in the running kernel's BTF.
 
-use std::{fs, path::PathBuf, sync::Arc};
+use std::{fs::File, io::Read as _, path::PathBuf, sync::Arc};
 
 use tcptrace_common::layout::{ABSENT, Field, Layout, Lookup};
 
 use super::{
     KernelError,
-    btf::{Btf, BtfError},
+    btf::{Btf, BtfError, stub},
 };
 use crate::model::tracker::Reasons;
 
@@ -22,15 +22,21 @@ pub(super) struct Found {
     /// Fields and features that this kernel does not have, as they were asked for. Most exist by turns: one on older
     /// kernels, the other on newer.
     pub(super) absent: Vec<String>,
+    /// The types of the tracepoints that were asked for, for aya.
+    pub(super) tracepoints: Vec<u8>,
 }
 
-/// Asks the running kernel.
-pub(super) fn find(release: &str) -> Result<Found, KernelError> {
+/// Room for the kernel's types; some 6 MB are used. From memory that is freed glibc learns how much it had better keep, up to
+/// 32 MB (DEFAULT_MMAP_THRESHOLD_MAX); from more it learns nothing.
+const ROOM: usize = 40 << 20;
+
+/// Asks the running kernel, and where it has these tracepoints.
+pub(super) fn find(release: &str, tracepoints: &[&str]) -> Result<Found, KernelError> {
     let path = PathBuf::from(VMLINUX);
-    let bytes = match fs::read(&path) {
-        Ok(bytes) => bytes,
-        Err(source) => return Err(KernelError::NoBtf { path, source }),
-    };
+    let mut bytes = Vec::with_capacity(ROOM);
+    if let Err(source) = File::open(&path).and_then(|mut file| file.read_to_end(&mut bytes)) {
+        return Err(KernelError::NoBtf { path, source });
+    }
     let bad = |source| KernelError::BadBtf { path: path.clone(), source };
     let btf = Btf::parse(&bytes).map_err(bad)?;
     let mut trouble = None;
@@ -57,7 +63,10 @@ pub(super) fn find(release: &str) -> Result<Found, KernelError> {
     log::debug!("{release} does not have: {}", absent.join(", "));
     match trouble {
         Some(error) => Err(error),
-        None => Ok(Found { layout, reasons: reasons(&btf), absent }),
+        None => {
+            let types: Vec<_> = tracepoints.iter().filter_map(|name| btf.tracepoint_type(name)).collect();
+            Ok(Found { layout, reasons: reasons(&btf), absent, tracepoints: stub(&types) })
+        }
     }
 }
 
@@ -106,7 +115,7 @@ mod tests {
 
     #[test]
     fn the_running_kernel_has_every_required_field() {
-        let found = find("test").unwrap();
+        let found = find("test", &[]).unwrap();
         for name in ["NO_SOCKET", "TCP_STATE"] {
             let known = found.reasons.values().any(|reason| &**reason == name);
             assert!(known || found.reasons.is_empty(), "{name} in {:?}", found.reasons);

@@ -1,6 +1,6 @@
 //! The one list of field names, for JSON and CSV. docs/events.md says what each means.
 
-use std::net::IpAddr;
+use std::{fmt::Write as _, net::IpAddr};
 
 use super::{digits, errno};
 use crate::model::event::{Comm, Event, History, Id};
@@ -108,7 +108,11 @@ impl TimeText {
         if second != self.second || self.text.is_empty() {
             let time =
                 i64::try_from(second).ok().and_then(|second| jiff::Timestamp::from_second(second).ok());
-            self.text = time.map(|time| time.to_string()).unwrap_or_default();
+            self.text.clear();
+            if let Some(time) = time {
+                // Memory takes every byte.
+                let _ = write!(self.text, "{time}");
+            }
             self.text.pop();
             self.whole = self.text.len();
             self.second = second;

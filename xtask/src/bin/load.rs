@@ -11,13 +11,15 @@
 )]
 
 use std::{
-    io::{self, BufRead as _, Read as _, Write as _},
+    env,
+    io::{self, BufRead as _, BufReader, Read as _, Write as _},
     net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream},
+    process::{Child, Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use clap::{Parser, ValueEnum};
 use rustix::{
     net::sockopt,
@@ -46,7 +48,7 @@ struct Args {
     /// Bytes that the client sends on each
     #[arg(long, default_value = "0", value_parser = clap::value_parser!(u32).range(..=65_536))]
     bytes: u32,
-    /// Ports that each thread listens on, from 20,000 on
+    /// Ports that each thread listens on
     #[arg(long, default_value = "1", value_parser = clap::value_parser!(u16).range(1..=256))]
     ports: u16,
     /// IPv6
@@ -55,6 +57,9 @@ struct Args {
     /// Connections opened at the start and kept
     #[arg(long, default_value = "0")]
     parked: u32,
+    /// First port that is listened on
+    #[arg(long, default_value = "20000", value_parser = clap::value_parser!(u16).range(1_024..=30_000))]
+    first_port: u16,
     /// Read `MS RATE` from stdin, once for each run
     #[arg(long)]
     control: bool,
@@ -79,25 +84,21 @@ impl Close {
     }
 }
 
-/// First port that is listened on, below those that the kernel hands out.
-const FIRST_PORT: u16 = 20_000;
 /// Longest sleep between connections at a rate.
 const NAP: Duration = Duration::from_millis(1);
-
-/// Descriptors wanted: what fs.nr_open allows unless it was raised.
-const MOST_FILES: u64 = 1 << 20;
 
 fn main() -> Result<()> {
     let args = Args::parse();
     let limit = getrlimit(Resource::Nofile);
-    // Parked connections have two descriptors each. Where the hard limit may not be raised, as many as it allows.
-    let wanted = Rlimit { current: Some(MOST_FILES), maximum: Some(MOST_FILES) };
-    if setrlimit(Resource::Nofile, wanted).is_err() {
-        setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit })?;
-    }
+    // As many as it may without a privilege.
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit })?;
     let workers = (0..args.threads).map(|number| Worker::new(&args, number)).collect::<Result<Vec<_>>>()?;
-    let parked = (0..args.parked).map(|_| workers[0].connect(0)).collect::<Result<Vec<_>>>();
+    // Parked connections have two descriptors each, so many of them need many processes.
+    let room = u32::try_from(limit.maximum.unwrap_or(1 << 20) / 2).unwrap_or(u32::MAX).saturating_sub(100);
+    let here = args.parked.min(room);
+    let parked = (0..here).map(|_| workers[0].connect(0)).collect::<Result<Vec<_>>>();
     let _parked = parked.context("cannot keep so many connections")?;
+    let _more = (args.parked > here).then(|| park(&args, args.parked - here)).transpose()?;
     let run = |for_ms: u64, rate: u64| -> Result<()> {
         let began = Instant::now();
         let rate = rate as f64 / f64::from(args.threads);
@@ -130,6 +131,21 @@ fn main() -> Result<()> {
     Ok(())
 }
 
+/// Another process that keeps connections open, until this one has gone.
+fn park(args: &Args, parked: u32) -> Result<Child> {
+    let first_port = args.first_port + args.threads * args.ports;
+    let mut child = Command::new(env::current_exe()?)
+        .args(["--control", "--parked", &parked.to_string(), "--first-port", &first_port.to_string()])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("cannot start another process")?;
+    let mut ready = String::new();
+    BufReader::new(child.stdout.as_mut().context("no stdout")?).read_line(&mut ready)?;
+    ensure!(ready == "ready\n", "another process could not keep {parked} connections");
+    Ok(child)
+}
+
 /// A thread's part.
 struct Worker<'a> {
     args: &'a Args,
@@ -145,7 +161,7 @@ impl<'a> Worker<'a> {
             let address = SocketAddr::new(ip, port);
             Ok((TcpListener::bind(address).with_context(|| format!("cannot listen on {address}"))?, address))
         };
-        let first = FIRST_PORT + number * args.ports;
+        let first = args.first_port + number * args.ports;
         let listeners = (first..first + args.ports).map(listen).collect::<Result<Vec<_>>>()?;
         Ok(Self { args, number, listeners, payload: vec![7; args.bytes as usize] })
     }
