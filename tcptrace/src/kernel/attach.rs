@@ -221,6 +221,7 @@ pub fn attach_empty() -> Result<impl Sized, KernelError> {
 }
 
 /// Types as aya wants them.
+#[expect(clippy::default_trait_access, reason = "aya does not give out the name of the type")]
 fn types(bytes: &[u8]) -> Result<Btf, KernelError> {
     Btf::parse(bytes, Default::default()).map_err(|error| KernelError::Object(chain(&error)))
 }

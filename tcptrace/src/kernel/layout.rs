@@ -61,13 +61,11 @@ pub(super) fn find(release: &str, tracepoints: &[&str]) -> Result<Found, KernelE
         .map(|field| describe(field.lookup))
         .collect();
     log::debug!("{release} does not have: {}", absent.join(", "));
-    match trouble {
-        Some(error) => Err(error),
-        None => {
-            let types: Vec<_> = tracepoints.iter().filter_map(|name| btf.tracepoint_type(name)).collect();
-            Ok(Found { layout, reasons: reasons(&btf), absent, tracepoints: stub(&types) })
-        }
+    if let Some(error) = trouble {
+        return Err(error);
     }
+    let types: Vec<_> = tracepoints.iter().filter_map(|name| btf.tracepoint_type(name)).collect();
+    Ok(Found { layout, reasons: reasons(&btf), absent, tracepoints: stub(&types) })
 }
 
 /// The value of a field; `None` where the kernel does not have it, or has it where no offset can tell.

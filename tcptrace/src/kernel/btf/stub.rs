@@ -45,6 +45,7 @@ pub fn stub(typedefs: &[(u32, String)]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+    #![expect(clippy::default_trait_access, reason = "aya does not give out the name of the type")]
 
     use super::*;
     use crate::kernel::btf::Btf;
