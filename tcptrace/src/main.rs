@@ -5,12 +5,14 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use tcptrace::{
     cli::{Cli, Command},
-    commands::{conns, empty, hist, probes, rst, top, trace, watch::Outcome},
+    commands::{conns, empty, explain, hist, probes, rst, top, trace, watch::Outcome},
     view::Summary,
 };
 
 /// It could not run.
 const FAILED: u8 = 1;
+/// It was asked for what there is not; clap uses the same.
+const WRONG_USAGE: u8 = 2;
 /// Records were lost, and that was not to be.
 const LOST: u8 = 3;
 
@@ -36,6 +38,9 @@ fn main() -> ExitCode {
                 Command::Top(args) => top::run(args).await,
                 Command::Probes(args) => {
                     return Ok(ExitCode::from(if probes::run(args).await? { 0 } else { FAILED }));
+                }
+                Command::Explain(args) => {
+                    return Ok(ExitCode::from(if explain::run(args)? { 0 } else { WRONG_USAGE }));
                 }
                 Command::Empty => return empty::run().await.map(|()| ExitCode::SUCCESS),
             }?;

@@ -56,6 +56,11 @@ fn help_of_the_program() {
 }
 
 #[test]
+fn help_of_explain() {
+    insta::assert_snapshot!(help(&["explain", "--help"]));
+}
+
+#[test]
 fn help_of_trace() {
     insta::assert_snapshot!(help(&["trace", "--help"]));
 }
@@ -338,4 +343,19 @@ fn nobody_reads_the_help_and_nothing_panics() {
     let output = child.wait_with_output().unwrap();
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert!(!stderr.contains("panicked"), "{stderr}");
+}
+
+#[test]
+fn words_are_explained_without_rights() {
+    let copy = Copy::new("explain");
+    let page = copy.run(&["explain", "close-wait"]);
+    assert_eq!((page.status, page.stderr.as_str()), (Some(0), ""));
+    assert!(page.stdout.starts_with("CLOSE_WAIT: a state\n"), "{}", page.stdout);
+    let index = copy.run(&["explain"]);
+    // The running kernel's own reasons are among the words.
+    assert!(index.stdout.contains("handshake") && index.stdout.contains("peer_rst"), "{}", index.stdout);
+    let unknown = copy.run(&["explain", "time_wiat"]);
+    assert_eq!((unknown.status, unknown.stdout.as_str()), (Some(2), ""));
+    let expected = "tcptrace: nothing is known of time_wiat\nfix: did you mean TIME_WAIT";
+    assert!(unknown.stderr.starts_with(expected), "{}", unknown.stderr);
 }

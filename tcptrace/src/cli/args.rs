@@ -26,6 +26,7 @@ Examples:
   sudo tcptrace hist 1                 sockets per port and state, every second
   sudo tcptrace rst                    who sends RSTs, and why
   sudo tcptrace top                    all of that live, on the terminal
+  tcptrace explain close-wait          what a state, a cause or a RST reason means, and what to do
   sudo tcptrace probes                 what this kernel lets be seen, and a self-test
 
 Exit status: 0 done; 1 could not run; 2 wrong usage; 3 events lost with --strict.";
@@ -56,6 +57,15 @@ A row `443` is this host's service, `to 5432` what a process here has open to ot
 With a narrow terminal, columns of states that no socket is in give way; -w keeps all.
 
 Exit status: 0 done; 1 could not run; 2 wrong usage; 3 events lost with --strict.";
+
+const EXPLAIN_EXAMPLES: &str = "\
+Examples:
+  tcptrace explain                     the states, and every word that there is a page for
+  tcptrace explain close-wait          why sockets pile up in CLOSE_WAIT, and what helps
+  tcptrace explain NO_SOCKET           why this host sends such RSTs
+  tcptrace explain handshake           how connections open; `teardown`: how they close
+
+Exit status: 0 done; 1 could not run; 2 wrong usage, or a word that nothing is known of.";
 
 const RST_EXAMPLES: &str = "\
 Examples:
@@ -120,6 +130,9 @@ pub enum Command {
     /// Shows all of that live, on the terminal
     #[command(after_help = TOP_EXAMPLES, max_term_width = 100)]
     Top(Top),
+    /// Explains a state, a cause, a RST reason or a word of tcptrace's; needs no root
+    #[command(after_help = EXPLAIN_EXAMPLES, max_term_width = 100)]
+    Explain(Explain),
     /// Attaches a program that does nothing, until a signal comes: what any tracer costs at least (cargo xtask bench)
     #[command(hide = true)]
     Empty,
@@ -135,7 +148,7 @@ impl Command {
             Self::Hist(args) => Some(&args.shared),
             Self::Rst(args) => Some(&args.shared),
             Self::Top(args) => Some(&args.shared),
-            Self::Probes(_) | Self::Empty => None,
+            Self::Probes(_) | Self::Explain(_) | Self::Empty => None,
         }
     }
 }
@@ -146,6 +159,20 @@ pub struct Top {
     /// What all watching commands share.
     #[command(flatten)]
     pub shared: Shared,
+}
+
+/// The flags of `explain`.
+#[derive(Clone, Debug, Args)]
+pub struct Explain {
+    /// What to explain: close-wait, peer_rst, NO_SOCKET, handshake ...; without it: the state machine and all words
+    #[arg(value_name = "WORD")]
+    pub word: Vec<String>,
+    /// text or json (an object)
+    #[arg(short, long, value_name = "FORMAT", default_value = "text", hide_possible_values = true, help_heading = OUTPUT)]
+    pub output: Format,
+    /// When to use colours: auto, always, never
+    #[arg(long, value_name = "WHEN", default_value = "auto", hide_possible_values = true, help_heading = OUTPUT)]
+    pub color: Color,
 }
 
 /// The flags of `probes`.

@@ -79,7 +79,12 @@ fn view(
 /// Whether stdout takes colours, and they are wanted.
 #[must_use]
 pub fn colored(shared: &Shared) -> bool {
-    match shared.color {
+    colors(shared.color)
+}
+
+/// Whether stdout takes colours, where the user has said so much of it.
+pub(super) fn colors(wanted: Color) -> bool {
+    match wanted {
         Color::Always => true,
         Color::Never => false,
         Color::Auto => anstream::AutoStream::choice(&io::stdout()) != anstream::ColorChoice::Never,

@@ -2,6 +2,7 @@
 
 pub mod conns;
 pub mod empty;
+pub mod explain;
 pub mod hist;
 pub mod lines;
 mod periods;

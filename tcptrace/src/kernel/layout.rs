@@ -1,6 +1,11 @@
 //! Finds the fields that the probes read in the running kernel's BTF.
 
-use std::{fs::File, io::Read as _, path::PathBuf, sync::Arc};
+use std::{
+    fs::{self, File},
+    io::Read as _,
+    path::PathBuf,
+    sync::Arc,
+};
 
 use tcptrace_common::layout::{ABSENT, Field, Layout, Lookup};
 
@@ -91,6 +96,13 @@ fn describe(lookup: Lookup) -> String {
             format!("tracepoint {tracepoint} with {least} arguments")
         }
     }
+}
+
+/// The running kernel's names of RST reasons; empty where it has none, or does not show its types. Takes no rights.
+#[must_use]
+pub fn reset_reasons() -> Reasons {
+    let bytes = fs::read(VMLINUX).unwrap_or_default();
+    Btf::parse(&bytes).map(|btf| reasons(&btf)).unwrap_or_default()
 }
 
 /// The kernel's own names, because their numbers differ between kernels.

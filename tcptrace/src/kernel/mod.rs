@@ -14,3 +14,4 @@ pub mod survey;
 pub mod usage;
 
 pub use error::KernelError;
+pub use layout::reset_reasons;

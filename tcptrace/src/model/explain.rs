@@ -2,6 +2,10 @@
 
 use super::state::State;
 
+mod pages;
+
+pub use pages::{Kind, Page, Part, Section, find, index, reason, similar};
+
 /// What the kernel's reason for a RST that this host sent means (enum sk_rst_reason of include/net/rstreason.h, without
 /// its prefix). `None` for a name that is not known here.
 #[must_use]

@@ -3,8 +3,10 @@
 mod cell;
 mod connections;
 mod csv;
+mod diagram;
 mod digits;
 pub mod errno;
+pub mod explain;
 pub mod fields;
 mod json;
 pub mod output;

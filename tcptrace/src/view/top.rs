@@ -1,7 +1,6 @@
 //! The live view: what `top` shows, and where in it the user is. It is told what time it is, draws when it is asked to,
 //! and touches no terminal.
 
-mod diagram;
 mod draw;
 mod line;
 

@@ -8,7 +8,7 @@ use ratatui::{
     widgets::Paragraph,
 };
 
-use super::{Line, Page, Top, diagram, line::end};
+use super::{Line, Page, Top, line::end};
 use crate::{
     model::{
         event::{Kind, ip},
@@ -17,7 +17,7 @@ use crate::{
         tally::{Key, Row, Sort, Table},
     },
     view::{
-        cell,
+        cell, diagram,
         report::{
             Resets,
             table::{Column, lay_out},
