@@ -215,6 +215,14 @@ impl Running {
     }
 }
 
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Stopped already, unless something failed; then nothing is left behind either.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
 /// What a process has used.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Usage {
