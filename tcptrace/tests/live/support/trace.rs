@@ -1,6 +1,7 @@
 //! tcptrace itself, as a child.
 
 use std::{
+    fs,
     process::{Command, ExitStatus, Stdio},
     sync::Arc,
 };
@@ -20,6 +21,8 @@ pub(crate) struct Trace {
     process: Process,
     stdout: Arc<Watched<Lines>>,
     stderr: Arc<Watched<Lines>>,
+    /// See [`Trace::on_a_busy_host`].
+    busy: bool,
 }
 
 /// What a run of tcptrace came to.
@@ -54,7 +57,14 @@ impl Trace {
         let (process, pipes) = Process::start(command);
         let (stdout, stderr) = (lines_of(pipes.stdout.unwrap()), lines_of(pipes.stderr.unwrap()));
         await_attached(&stderr);
-        Self { process, stdout, stderr }
+        Self { process, stdout, stderr, busy: false }
+    }
+
+    /// For tests that make so much at once that the host may stall for as long as a retransmission timer has (200 ms): a FIN
+    /// that is sent again is acknowledged once more, by then to nobody but the listener, which answers with a RST. Where the
+    /// kernel has sent anything again, such RSTs are no part of the comparison.
+    pub(crate) fn on_a_busy_host(self) -> Self {
+        Self { busy: true, ..self }
     }
 
     pub(crate) fn process(&self) -> &Process {
@@ -103,7 +113,11 @@ impl Trace {
         let total: usize = expected.values().map(Vec::len).sum();
         // What is missing is seen better in the comparison than here.
         self.stdout.wait(|lines| lines.lines.len() >= total || lines.closed);
-        let log = self.stop();
+        let busy = self.busy;
+        let mut log = self.stop();
+        if busy && sent_again() > 0 {
+            log.events.retain(|event| event.text("reason") != Some("TCP_FLAGS"));
+        }
         if let Some(difference) = difference(&expected, &told(&story_of(&log.events))) {
             panic!("another story was told\n{difference}");
         }
@@ -137,6 +151,15 @@ impl Trace {
     fn heard(&self) -> String {
         format!("{}\n{}", self.stderr.lock().lines.join("\n"), self.stdout.lock().lines.join("\n"))
     }
+}
+
+/// How many segments were sent again in this network namespace.
+fn sent_again() -> u64 {
+    let text = fs::read_to_string("/proc/thread-self/net/snmp").unwrap();
+    let mut lines = text.lines().filter_map(|line| line.strip_prefix("Tcp: ")).map(str::split_whitespace);
+    let (names, values) = (lines.next().unwrap(), lines.next().unwrap());
+    let (_, count) = names.zip(values).find(|(name, _)| *name == "RetransSegs").unwrap();
+    count.parse().unwrap()
 }
 
 /// Waits until tcptrace says that it is attached.
