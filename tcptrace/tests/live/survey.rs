@@ -119,7 +119,8 @@ fn the_sum_per_state_is_that_of_ss_in_three_namespaces() {
                 assert!(counts.contains_key(&state), "no {state}");
             }
         }
-        assert!(by_survey(&survey, &third)[&State::TIME_WAIT] > 20_000);
+        // A host that stalls sends some FINs again, and the RST that answers such a one takes its TIME_WAIT away.
+        assert!(by_survey(&survey, &third)[&State::TIME_WAIT] > 19_000);
         let owned = |found: &&Found| found.ino != 0;
         for found in survey.sockets.iter().filter(owned) {
             assert_eq!(found.owner.unwrap().pid, std::process::id(), "{found:?}");
