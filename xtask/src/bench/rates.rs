@@ -60,8 +60,8 @@ pub(super) fn measure(bench: &Bench<'_>) -> Result<Part> {
     let head: Vec<&str> = [""].into_iter().chain(rates.iter().map(String::as_str)).collect();
     let markdown = format!(
         "### CPU, memory, wake-ups at fixed rates\n\nOf the tool's process, on a host with two CPUs of which the load takes \
-         what it needs; what its programs take in the kernel is in \"Cost of one event\". Memory is resident, with the ring as \
-         far as it was touched.\n\n{}\n",
+         what it needs; what its programs take in the kernel is in \"Cost of one event\". Memory is resident, with the ring, \
+         which counts twice.\n\n{}\n",
         table(&head, &rows)
     );
     Ok(Part { markdown, json: numbers.into() })
