@@ -58,7 +58,7 @@ fn a_thousand_at_once() {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).unwrap();
     scenario(|net| {
-        let trace = Trace::of(net, &[]).on_a_busy_host();
+        let trace = Trace::of(net, &[]);
         let listener = TcpListener::bind((LOCALHOST, 0)).unwrap();
         let (clients, servers): (Vec<_>, Vec<_>) = (0..1_000).map(|_| connect(&listener)).unzip();
         let mut expected: Vec<Expected<'_>> = vec![(ends_of(&clients[0]).listener, LISTENER)];
