@@ -1,16 +1,7 @@
 //! Records as a busy host brings them: connections on loopback, both ends, opened and closed in order.
 
+use tcptrace::model::state::State;
 use tcptrace_common::record::{Addr, CloseDetail, Kind, NO_REASON, Record, Tuple, UNKNOWN, flags};
-
-const ESTABLISHED: u8 = 1;
-const SYN_SENT: u8 = 2;
-const SYN_RECV: u8 = 3;
-const FIN_WAIT1: u8 = 4;
-const FIN_WAIT2: u8 = 5;
-const CLOSE: u8 = 7;
-const CLOSE_WAIT: u8 = 8;
-const LAST_ACK: u8 = 9;
-const LISTEN: u8 = 10;
 
 /// Records of one connection.
 pub(crate) const RECORDS_EACH: usize = 10;
@@ -34,7 +25,7 @@ fn connection(number: u64) -> [Churned; RECORDS_EACH] {
     let address = Addr::from_be32(u32::from_ne_bytes([127, 0, 0, 1]));
     let end = |lport, rport| Tuple { laddr: address, raddr: address, lport, rport, netns: 4_026_531_840 };
     let (client, server) = (end(port, 443), end(443, port));
-    let at = |step: u64, tuple: Tuple, old: u8, new: u8, more: u32| {
+    let at = |step: u64, tuple: Tuple, old: State, new: State, more: u32| {
         let own = u64::from(tuple.lport == 443);
         let record = Record {
             ts_ns: 1_000_000_000 + number * 30_000 + step * 3_000,
@@ -48,9 +39,9 @@ fn connection(number: u64) -> [Churned; RECORDS_EACH] {
             task_comm: if own == 1 { [0x0078_6e69_676e, 0] } else { [0x6c72_7563, 0] },
             flags: more,
             reason: NO_REASON,
-            kind: if new == CLOSE { Kind::CLOSE } else { Kind::TRANSITION },
-            old,
-            new,
+            kind: if new == State::CLOSE { Kind::CLOSE } else { Kind::TRANSITION },
+            old: old.number(),
+            new: new.number(),
             shutdown: 0,
             unused: 0,
         };
@@ -61,30 +52,36 @@ fn connection(number: u64) -> [Churned; RECORDS_EACH] {
             srtt_8us: 200,
             segs_in: 6,
             segs_out: 6,
-            tw_count: if old == FIN_WAIT2 { 100 } else { UNKNOWN },
-            tw_max: if old == FIN_WAIT2 { 131_072 } else { UNKNOWN },
+            tw_count: if old == State::FIN_WAIT2 { 100 } else { UNKNOWN },
+            tw_max: if old == State::FIN_WAIT2 { 131_072 } else { UNKNOWN },
             ..CloseDetail::default()
         };
-        (record, (new == CLOSE).then_some(detail))
+        (record, (new == State::CLOSE).then_some(detail))
     };
     let (owned, closed, done) = (flags::OWNED | flags::SOCKET, flags::DEAD, flags::DEAD | flags::DONE);
     // An orphan leaves its full socket before the peer's FIN comes.
     let orphan = number % 2 == 1;
     let (fin_wait_close, last_ack) = (
-        at(if orphan { 7 } else { 9 }, client, FIN_WAIT2, CLOSE, if orphan { closed } else { done }),
-        at(8, server, CLOSE_WAIT, LAST_ACK, owned | flags::DONE),
+        at(
+            if orphan { 7 } else { 9 },
+            client,
+            State::FIN_WAIT2,
+            State::CLOSE,
+            if orphan { closed } else { done },
+        ),
+        at(8, server, State::CLOSE_WAIT, State::LAST_ACK, owned | flags::DONE),
     );
     let (eighth, ninth) = if orphan { (fin_wait_close, last_ack) } else { (last_ack, fin_wait_close) };
     [
-        at(0, client, CLOSE, SYN_SENT, owned),
-        at(1, client, SYN_SENT, ESTABLISHED, flags::SOCKET),
-        at(2, server, LISTEN, SYN_RECV, 0),
-        at(3, server, SYN_RECV, ESTABLISHED, 0),
-        at(4, client, ESTABLISHED, FIN_WAIT1, owned),
-        at(5, server, ESTABLISHED, CLOSE_WAIT, flags::SOCKET | flags::DONE),
-        at(6, client, FIN_WAIT1, FIN_WAIT2, closed),
+        at(0, client, State::CLOSE, State::SYN_SENT, owned),
+        at(1, client, State::SYN_SENT, State::ESTABLISHED, flags::SOCKET),
+        at(2, server, State::LISTEN, State::SYN_RECV, 0),
+        at(3, server, State::SYN_RECV, State::ESTABLISHED, 0),
+        at(4, client, State::ESTABLISHED, State::FIN_WAIT1, owned),
+        at(5, server, State::ESTABLISHED, State::CLOSE_WAIT, flags::SOCKET | flags::DONE),
+        at(6, client, State::FIN_WAIT1, State::FIN_WAIT2, closed),
         eighth,
         ninth,
-        at(10, server, LAST_ACK, CLOSE, done),
+        at(10, server, State::LAST_ACK, State::CLOSE, done),
     ]
 }

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::lines::colors;
+use super::lines::colored;
 use crate::{
     cli::{Explain, Format},
     kernel,
@@ -17,14 +17,14 @@ pub fn run(args: &Explain) -> anyhow::Result<bool> {
     }
     let reasons = kernel::reset_reasons();
     let word = args.word.join(" ");
-    let (json, colored) = (args.output == Format::Json, colors(args.color));
+    let (json, colored) = (args.output == Format::Json, colored(args.color));
+    let pages = explain::index();
     let text = if word.trim().is_empty() {
-        let pages = explain::index();
         if json { view::index_json(&pages, &reasons) } else { view::index(&pages, &reasons, colored) }
-    } else if let Some(page) = explain::find(&word, &reasons) {
+    } else if let Some(page) = explain::find(&word, &pages, &reasons) {
         if json { view::json(&page) } else { view::text(&page, colored) }
     } else {
-        let similar = explain::similar(&word, &reasons).join(", ");
+        let similar = explain::similar(&word, &pages, &reasons).join(", ");
         let meant = if similar.is_empty() { String::new() } else { format!("did you mean {similar}? ") };
         log::error!(
             "nothing is known of {}\nfix: {meant}`tcptrace explain` lists all words",

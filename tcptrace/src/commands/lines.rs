@@ -67,7 +67,7 @@ fn view(
                     (_, true) => TimeStyle::SinceStartKept,
                     _ => TimeStyle::SinceStart,
                 },
-                color: colored(shared),
+                color: colored(shared.color),
                 header,
                 columns: output.columns(),
                 verbose: shared.verbose > 0,
@@ -78,12 +78,7 @@ fn view(
 
 /// Whether stdout takes colours, and they are wanted.
 #[must_use]
-pub fn colored(shared: &Shared) -> bool {
-    colors(shared.color)
-}
-
-/// Whether stdout takes colours, where the user has said so much of it.
-pub(super) fn colors(wanted: Color) -> bool {
+pub fn colored(wanted: Color) -> bool {
     match wanted {
         Color::Always => true,
         Color::Never => false,

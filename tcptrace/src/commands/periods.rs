@@ -160,7 +160,7 @@ fn report(shared: &Shared, periods: &Periods, start: &Start<'_>) -> Box<dyn Repo
             let options = Options {
                 columns: start.output.columns(),
                 wide: shared.wide,
-                color: colored(shared),
+                color: colored(shared.color),
                 header: !shared.no_header,
                 repeated: periods.interval.is_some() && periods.tables.is_none_or(|tables| tables.get() > 1),
             };

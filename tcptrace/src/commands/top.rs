@@ -91,7 +91,7 @@ impl Live {
             .context("keys cannot be read")?;
         Ok(Self {
             tally: Tally::new(By::Port, ephemeral_ports(), false).limited_to(args.shared.max_sockets),
-            top: Top::new(start.clock, colored(&args.shared), Box::new(move |id| paths.get(id))),
+            top: Top::new(start.clock, colored(args.shared.color), Box::new(move |id| paths.get(id))),
             screen,
             keys,
             reasons: start.reasons,

@@ -1,11 +1,6 @@
 //! Finds the fields that the probes read in the running kernel's BTF.
 
-use std::{
-    fs::{self, File},
-    io::Read as _,
-    path::PathBuf,
-    sync::Arc,
-};
+use std::{fs::File, io::Read as _, path::PathBuf, sync::Arc};
 
 use tcptrace_common::layout::{ABSENT, Field, Layout, Lookup};
 
@@ -35,14 +30,19 @@ pub(super) struct Found {
 /// 32 MB (DEFAULT_MMAP_THRESHOLD_MAX); from more it learns nothing.
 const ROOM: usize = 40 << 20;
 
+/// The kernel's types as it shows them.
+fn vmlinux() -> Result<Vec<u8>, KernelError> {
+    let mut bytes = Vec::with_capacity(ROOM);
+    match File::open(VMLINUX).and_then(|mut file| file.read_to_end(&mut bytes)) {
+        Ok(_) => Ok(bytes),
+        Err(source) => Err(KernelError::NoBtf { path: PathBuf::from(VMLINUX), source }),
+    }
+}
+
 /// Asks the running kernel, and where it has these tracepoints.
 pub(super) fn find(release: &str, tracepoints: &[&str]) -> Result<Found, KernelError> {
-    let path = PathBuf::from(VMLINUX);
-    let mut bytes = Vec::with_capacity(ROOM);
-    if let Err(source) = File::open(&path).and_then(|mut file| file.read_to_end(&mut bytes)) {
-        return Err(KernelError::NoBtf { path, source });
-    }
-    let bad = |source| KernelError::BadBtf { path: path.clone(), source };
+    let bytes = vmlinux()?;
+    let bad = |source| KernelError::BadBtf { path: PathBuf::from(VMLINUX), source };
     let btf = Btf::parse(&bytes).map_err(bad)?;
     let mut trouble = None;
     let layout = Layout::from_lookup(|field| match look_up(&btf, field) {
@@ -101,7 +101,7 @@ fn describe(lookup: Lookup) -> String {
 /// The running kernel's names of RST reasons; empty where it has none, or does not show its types. Takes no rights.
 #[must_use]
 pub fn reset_reasons() -> Reasons {
-    let bytes = fs::read(VMLINUX).unwrap_or_default();
+    let bytes = vmlinux().unwrap_or_default();
     Btf::parse(&bytes).map(|btf| reasons(&btf)).unwrap_or_default()
 }
 

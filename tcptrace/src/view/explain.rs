@@ -137,7 +137,7 @@ mod tests {
     use crate::model::explain::{find, index as pages};
 
     fn shown(word: &str) -> String {
-        find(word, &Reasons::new()).map(|page| text(&page, false)).unwrap_or_default()
+        find(word, &pages(), &Reasons::new()).map(|page| text(&page, false)).unwrap_or_default()
     }
 
     #[test]

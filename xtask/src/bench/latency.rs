@@ -2,12 +2,10 @@
 
 use std::{
     io::Read as _,
-    process::Stdio,
     time::{SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::{Context as _, Result};
-use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
 use super::{Bench, Part, load::Load, sample::Sample, table};
@@ -29,8 +27,7 @@ pub(super) fn measure(bench: &Bench<'_>) -> Result<Part> {
     let mut numbers = serde_json::Map::new();
     for (name, rate, ms) in LOADS {
         let mut load = Load::start(&bench.load, &["--pin"])?;
-        let mut child = subject.command("1").stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
-        let mut stdout = child.stdout.take().context("no stdout")?;
+        let (running, mut stdout) = subject.start_piped(bench.workspace, "1")?;
         // It is attached when the first lines come.
         load.begin(ms, rate)?;
         let reader = std::thread::spawn(move || -> Result<Sample> {
@@ -55,8 +52,7 @@ pub(super) fn measure(bench: &Bench<'_>) -> Result<Part> {
             }
         });
         load.end()?;
-        kill_process(Pid::from_child(&child), Signal::INT)?;
-        child.wait()?;
+        running.stop()?;
         let late = reader.join().ok().context("the reader died")??;
         let mut sorted = late.0.clone();
         sorted.sort_by(f64::total_cmp);

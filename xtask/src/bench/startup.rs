@@ -2,12 +2,10 @@
 
 use std::{
     io::{BufRead as _, BufReader},
-    process::Stdio,
     time::Instant,
 };
 
 use anyhow::{Context as _, Result};
-use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
 use super::{Bench, Part, load::Load, sample::Sample, table};
@@ -31,14 +29,13 @@ pub(super) fn measure(bench: &Bench<'_>) -> Result<Part> {
             for (subject, samples) in subjects.iter().zip(&mut samples) {
                 load.begin(4_000, 2_000)?;
                 let began = Instant::now();
-                let mut child = subject.command("1").stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
-                let stdout = BufReader::new(child.stdout.take().context("no stdout")?);
+                let (running, stdout) = subject.start_piped(bench.workspace, "1")?;
                 // The load's first port stands in every line of its connections.
-                let first =
-                    stdout.lines().find(|line| line.as_ref().is_ok_and(|line| line.contains("20000")));
+                let first = BufReader::new(stdout)
+                    .lines()
+                    .find(|line| line.as_ref().is_ok_and(|line| line.contains("20000")));
                 let ms = began.elapsed().as_secs_f64() * 1e3;
-                kill_process(Pid::from_child(&child), Signal::INT)?;
-                child.wait()?;
+                running.stop()?;
                 first.context("it printed nothing")??;
                 load.end()?;
                 samples[at].push(ms);

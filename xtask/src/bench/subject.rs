@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File},
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Child, ChildStdout, Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
@@ -94,7 +94,7 @@ pub(super) const WITH_TRACEFS: [&str; 7] = [
 /// A subject at work.
 pub(super) struct Running {
     child: Child,
-    /// What it printed.
+    /// Where it prints, unless into a pipe.
     pub(super) stdout: PathBuf,
     stderr: PathBuf,
 }
@@ -109,7 +109,7 @@ impl Subject {
     }
 
     /// The command, on the CPUs of `cpus` (as taskset takes them).
-    pub(super) fn command(&self, cpus: &str) -> Command {
+    fn command(&self, cpus: &str) -> Command {
         let mut command = Command::new("taskset");
         command.args(["--cpu-list", cpus]).stdin(Stdio::null());
         if self.kind == Kind::Peer {
@@ -119,17 +119,29 @@ impl Subject {
         command
     }
 
-    /// Starts it and waits until it is attached.
-    pub(super) fn start(&self, workspace: &Workspace, cpus: &str) -> Result<Running> {
+    fn spawn(&self, workspace: &Workspace, cpus: &str, piped: bool) -> Result<Running> {
         let dir = workspace.target_dir()?.join("bench");
         fs::create_dir_all(&dir)?;
         let (stdout, stderr) = (dir.join("stdout"), dir.join("stderr"));
         let mut command = self.command(cpus);
-        command.stdout(File::create(&stdout)?).stderr(File::create(&stderr)?);
+        command.stdout(if piped { Stdio::piped() } else { File::create(&stdout)?.into() });
+        command.stderr(File::create(&stderr)?);
         let child = command.spawn().with_context(|| format!("cannot start {}", self.name))?;
-        let running = Running { child, stdout, stderr };
+        Ok(Running { child, stdout, stderr })
+    }
+
+    /// Starts it, printing into a file, and waits until it is attached.
+    pub(super) fn start(&self, workspace: &Workspace, cpus: &str) -> Result<Running> {
+        let running = self.spawn(workspace, cpus, false)?;
         running.wait_until_attached().with_context(|| self.name.to_owned())?;
         Ok(running)
+    }
+
+    /// Starts it, printing into a pipe.
+    pub(super) fn start_piped(&self, workspace: &Workspace, cpus: &str) -> Result<(Running, ChildStdout)> {
+        let mut running = self.spawn(workspace, cpus, true)?;
+        let pipe = running.child.stdout.take().context("no stdout")?;
+        Ok((running, pipe))
     }
 }
 

@@ -3,8 +3,6 @@
 //! They are text, in the files beside this one: `= WORD` begins a page, `part: text` a paragraph of it, and a line that begins
 //! with `|` belongs to a drawing.
 
-use std::fmt;
-
 use crate::model::{explain::sent_reset, state::State, tracker::Reasons};
 
 const STATES: &str = include_str!("states.txt");
@@ -118,12 +116,6 @@ impl Page {
     }
 }
 
-impl fmt::Display for Page {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&self.word)
-    }
-}
-
 /// Every page that is written down.
 #[must_use]
 pub fn index() -> Vec<Page> {
@@ -158,10 +150,10 @@ fn parse(text: &str, kind: Kind) -> Vec<Page> {
 /// The page of a word, in any common spelling: any case, with `-`, `_` or blanks, with the kernel's prefix or without.
 /// `reasons`: those of the running kernel.
 #[must_use]
-pub fn find(word: &str, reasons: &Reasons) -> Option<Page> {
+pub fn find(word: &str, pages: &[Page], reasons: &Reasons) -> Option<Page> {
     let wanted = plain(word);
-    if let Some(page) = index().into_iter().find(|page| plain(&page.word) == wanted) {
-        return Some(page);
+    if let Some(page) = pages.iter().find(|page| plain(&page.word) == wanted) {
+        return Some(page.clone());
     }
     let bare = wanted.strip_prefix("SK_RST_REASON_").unwrap_or(&wanted);
     let mut known = reasons.values().map(|reason| &**reason);
@@ -170,7 +162,7 @@ pub fn find(word: &str, reasons: &Reasons) -> Option<Page> {
         return Some(reason(name));
     }
     let state: State = word.strip_prefix("TCP_").unwrap_or(word).parse().ok()?;
-    index().into_iter().find(|page| page.word == state.name())
+    pages.iter().find(|page| page.word == state.name()).cloned()
 }
 
 /// The page of a RST reason; of one that is not known here it says what can be said.
@@ -202,9 +194,9 @@ fn plain(word: &str) -> String {
 
 /// The words most like one that there is no page for.
 #[must_use]
-pub fn similar(word: &str, reasons: &Reasons) -> Vec<String> {
+pub fn similar(word: &str, pages: &[Page], reasons: &Reasons) -> Vec<String> {
     let wanted = plain(word);
-    let names = index().into_iter().map(|page| page.word).chain(reasons.values().map(ToString::to_string));
+    let names = pages.iter().map(|page| page.word.clone()).chain(reasons.values().map(ToString::to_string));
     let mut near: Vec<(usize, String)> = names
         .map(|name| {
             let other = plain(&name);
@@ -242,13 +234,13 @@ mod tests {
     use crate::model::cause::Cause;
 
     fn page(word: &str) -> String {
-        find(word, &Reasons::new()).map(|page| page.word).unwrap_or_default()
+        find(word, &index(), &Reasons::new()).map(|page| page.word).unwrap_or_default()
     }
 
     #[test]
     fn every_state_and_every_cause_has_a_page() {
         for state in State::all() {
-            let page = find(state.name(), &Reasons::new());
+            let page = find(state.name(), &index(), &Reasons::new());
             for part in Part::ALL {
                 let has = |section: &Section| matches!(section, Section::Text(of, _) if *of == part);
                 assert!(
@@ -290,15 +282,18 @@ mod tests {
     #[test]
     fn a_new_reason_is_explained_as_far_as_it_can_be() {
         let reasons: Reasons = [(99, "BRAND_NEW".into()), (4, "TCP_OLD_ACK".into())].into();
-        assert_eq!(find("brand-new", &reasons).map(|page| page.kind), Some(Kind::Reason));
-        assert_eq!(find("old_ack", &reasons).map(|page| page.word), Some("TCP_OLD_ACK".to_owned()));
+        assert_eq!(find("brand-new", &index(), &reasons).map(|page| page.kind), Some(Kind::Reason));
+        assert_eq!(find("old_ack", &index(), &reasons).map(|page| page.word), Some("TCP_OLD_ACK".to_owned()));
     }
 
     #[test]
     fn near_words_are_offered() {
-        assert_eq!(similar("time_wiat", &Reasons::new()).first().map(String::as_str), Some("TIME_WAIT"));
-        assert!(similar("fin_wait", &Reasons::new()).contains(&"FIN_WAIT1".to_owned()));
-        assert!(similar("zzzzzzzzzzzz", &Reasons::new()).is_empty());
+        assert_eq!(
+            similar("time_wiat", &index(), &Reasons::new()).first().map(String::as_str),
+            Some("TIME_WAIT")
+        );
+        assert!(similar("fin_wait", &index(), &Reasons::new()).contains(&"FIN_WAIT1".to_owned()));
+        assert!(similar("zzzzzzzzzzzz", &index(), &Reasons::new()).is_empty());
         assert_eq!(distance("kitten", "sitting"), 3);
     }
 }
