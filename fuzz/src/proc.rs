@@ -11,6 +11,7 @@ use tcptrace::{
     kernel::{cgroup, diag, netns, processes, survey},
     model::{
         found::{Found, Survey},
+        health,
         tracker::{Fate, Tracker},
     },
 };
@@ -21,7 +22,7 @@ const NETNS: u32 = 4_026_531_840;
 
 /// What was found goes to the tracker, as at the start and again later.
 fn adopt(sockets: Vec<Found>) {
-    let survey = Survey { sockets, namespaces: vec![NETNS], counters: Vec::new() };
+    let survey = Survey { sockets, namespaces: vec![NETNS], health: Vec::new() };
     let mut tracker = Tracker::new([].into(), false, true);
     let mut keep = |_| Fate::Keep;
     tracker.adopt(&survey, 1_000_000_000, &mut keep);
@@ -72,7 +73,12 @@ fuzz_target!(|input: &[u8]| {
             let _ = survey::mounted(&text).count();
         }
         b'p' => _ = survey::port_range(&text),
-        b's' => _ = survey::counters_of(&text, NETNS, 0),
+        b's' => {
+            let _ = health::Snmp::parse(&text, NETNS, 0);
+            let _ = health::Sockstat::parse(&text);
+            let _ = health::Descriptors::limit_in(&text);
+            let _ = health::numbers(&text);
+        }
         b't' => _ = processes::name_and_start(bytes),
         _ => {}
     }

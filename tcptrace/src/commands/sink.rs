@@ -2,7 +2,7 @@
 
 use crate::{
     cli::Shared,
-    kernel::clock::Clock,
+    kernel::{clock::Clock, survey::Scope},
     model::{
         event::Event,
         filter::{Filter, Verdict},
@@ -43,6 +43,11 @@ pub trait Sink {
     /// Whether the host is to be looked at before it is drawn.
     fn wants_look(&self) -> bool {
         false
+    }
+
+    /// What of the host it is to be.
+    fn scope(&self) -> Scope {
+        Scope::Small
     }
 
     /// It is time to draw: at the beginning, when it is due, and at the end.

@@ -8,7 +8,7 @@ use super::watch::Answer;
 use crate::{
     kernel::{
         clock,
-        survey::{self, Namespaces},
+        survey::{self, Namespaces, Scope},
     },
     model::{
         event::OwnerSource,
@@ -93,14 +93,14 @@ impl Surveyor {
             self.ask(move |namespaces| Answer::Survey(survey::take(namespaces, &only, source, waiting)));
     }
 
-    /// Has minisocks and requests looked for, unless there is a question already, or looks take too much of the time.
+    /// Has what is in the scope looked for, unless there is a question already, or looks take too much of the time.
     /// `now`: whatever it takes. Returns whether there is an answer to come.
-    pub(super) fn look(&mut self, now: bool) -> bool {
+    pub(super) fn look(&mut self, scope: Scope, now: bool) -> bool {
         if self.coming.is_some() || !now && Instant::now() < self.look_from {
             return false;
         }
         let only = self.only.clone();
-        self.surveys = self.ask(move |namespaces| Answer::Look(survey::look(namespaces, &only)));
+        self.surveys = self.ask(move |namespaces| Answer::Look(survey::look(namespaces, &only, scope)));
         self.surveys
     }
 

@@ -296,7 +296,7 @@ impl<S: Sink> Stream<S> {
         if !*begun || surveyor.surveys() || !due(&shown.sink) {
             return;
         }
-        if !*looked && shown.sink.wants_look() && surveyor.look(false) {
+        if !*looked && shown.sink.wants_look() && surveyor.look(shown.sink.scope(), false) {
             *looked = true;
             return;
         }
@@ -364,7 +364,7 @@ impl<S: Sink> Stream<S> {
         self.surveyor.check_now(&self.tracker);
         self.take_answers().await;
         if self.shown.sink.wants_look() {
-            self.surveyor.look(true);
+            self.surveyor.look(self.shown.sink.scope(), true);
             self.take_answers().await;
         }
     }

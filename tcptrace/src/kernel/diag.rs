@@ -25,11 +25,14 @@ const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
 const NLM_F_REQUEST: u16 = 0x01;
 const NLM_F_DUMP: u16 = 0x300;
-/// Attributes: `struct tcp_info`, and the socket's cgroup (5.8 on).
+/// Attributes: `struct tcp_info`, the socket's memory, and its cgroup (5.8 on).
 const INET_DIAG_INFO: u16 = 2;
+const INET_DIAG_SKMEMINFO: u16 = 7;
 const INET_DIAG_CGROUP_ID: u16 = 21;
-/// Asks for the attribute [`INET_DIAG_INFO`].
-const WITH_INFO: u8 = 1 << (INET_DIAG_INFO - 1);
+/// Asks for the first two.
+const EXTENSIONS: u8 = 1 << (INET_DIAG_INFO - 1) | 1 << (INET_DIAG_SKMEMINFO - 1);
+/// `SK_MEMINFO_DROPS`, the place of `sk_drops` among the numbers of INET_DIAG_SKMEMINFO.
+const MEMORY_DROPS: usize = 8;
 /// `idiag_timer` of a minisock.
 const TIMER_TIME_WAIT: u8 = 3;
 /// Bits of `idiag_states`: all states that are shown; those of minisocks; those of minisocks and requests. Not bit 13,
@@ -183,7 +186,7 @@ impl Diag {
             },
             family,
             protocol: IPPROTO_TCP,
-            extensions: WITH_INFO,
+            extensions: EXTENSIONS,
             unused: 0,
             states,
             id,
@@ -249,12 +252,13 @@ fn read(body: &[u8], netns: u32) -> Option<Found> {
         AF_INET => Addr::from_be32(u32::from_ne_bytes([octets[0], octets[1], octets[2], octets[3]])),
         _ => Addr::from_octets(octets),
     };
-    let (mut counters, mut cgroup) = (None, 0);
+    let (mut counters, mut cgroup, mut drops) = (None, 0, 0);
     while let Some((head, _)) = attributes.split_first_chunk::<4>() {
         let len = usize::from(u16::from_ne_bytes([head[0], head[1]]));
         let Some(value) = attributes.get(4..len) else { break };
         match u16::from_ne_bytes([head[2], head[3]]) {
             INET_DIAG_INFO => counters = self::counters(value),
+            INET_DIAG_SKMEMINFO => drops = word(value, 4 * MEMORY_DROPS).unwrap_or(0),
             INET_DIAG_CGROUP_ID => cgroup = value.first_chunk().map_or(0, |id| u64::from_ne_bytes(*id)),
             _ => {}
         }
@@ -268,30 +272,39 @@ fn read(body: &[u8], netns: u32) -> Option<Found> {
         _ => Form::Socket,
     };
     let socket = form == Form::Socket;
+    let tuple = Tuple {
+        laddr: addr(id.src),
+        raddr: addr(id.dst),
+        lport: u16::from_be_bytes(id.sport),
+        rport: u16::from_be_bytes(id.dport),
+        netns,
+    };
+    let state = if form == Form::Request { State::SYN_RECV } else { state };
     Some(Found {
         cookie: u64::from(id.cookie[0]) | u64::from(id.cookie[1]) << 32,
-        tuple: Tuple {
-            laddr: addr(id.src),
-            raddr: addr(id.dst),
-            lport: u16::from_be_bytes(id.sport),
-            rport: u16::from_be_bytes(id.dport),
-            netns,
-        },
-        state: if form == Form::Request { State::SYN_RECV } else { state },
-        form,
         ino: u64::from(response.inode),
         uid: socket.then_some(response.uid),
         cgroup,
-        owner: None,
         expires_ms: (response.timer != 0).then_some(response.expires),
+        receive_queue: response.receive_queue,
+        send_queue: response.send_queue,
+        timer: response.timer,
+        retransmits: response.retransmits,
+        drops,
         counters: counters.filter(|_| socket && state != State::LISTEN),
+        ..Found::new(tuple, state, form)
     })
+}
+
+/// The number at a place, in the host's byte order.
+fn word(bytes: &[u8], at: usize) -> Option<u32> {
+    bytes.get(at..)?.first_chunk().map(|bytes| u32::from_ne_bytes(*bytes))
 }
 
 /// From `struct tcp_info` of include/uapi/linux/tcp.h, whose members keep their places; `None` if it is older than all
 /// of these (before 4.19).
 fn counters(info: &[u8]) -> Option<Counters> {
-    let word = |at: usize| info.get(at..)?.first_chunk().map(|bytes| u32::from_ne_bytes(*bytes));
+    let word = |at: usize| word(info, at);
     let long = |at: usize| info.get(at..)?.first_chunk().map(|bytes| u64::from_ne_bytes(*bytes));
     Some(Counters {
         unacked: word(24)?,

@@ -5,11 +5,14 @@ use std::{ffi::CStr, fs, path::PathBuf};
 use rustc_hash::{FxHashMap, FxHashSet};
 use rustix::fs::{CWD, Dir, Mode, OFlags, openat, readlinkat};
 
-use crate::model::event::{Comm, Owner, OwnerSource};
+use crate::model::{
+    event::{Comm, Owner, OwnerSource},
+    health::Descriptors,
+};
 
 /// What a look through all descriptors found.
 #[derive(Default)]
-pub(super) struct Descriptors {
+pub(super) struct Holders {
     /// Owners of the sockets that were asked for, by inode number.
     pub(super) owners: FxHashMap<u64, Owner>,
     /// Network namespaces that a descriptor keeps, by inode number.
@@ -54,6 +57,14 @@ pub fn name_and_start(stat: &[u8]) -> Option<(Comm, u64)> {
     Some((comm, started))
 }
 
+/// How many descriptors a process has open, and may have. `None`: it is gone, or does not let itself be looked at.
+#[must_use]
+pub fn descriptors(pid: u32) -> Option<Descriptors> {
+    let limits = fs::read_to_string(format!("/proc/{pid}/limits")).ok()?;
+    let open = fs::read_dir(format!("/proc/{pid}/fd")).ok()?.count();
+    Some(Descriptors { open: u64::try_from(open).unwrap_or(u64::MAX), limit: Descriptors::limit_in(&limits) })
+}
+
 /// Numbers of all processes.
 pub(super) fn all() -> Vec<u32> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
@@ -61,9 +72,9 @@ pub(super) fn all() -> Vec<u32> {
 }
 
 /// Looks through all descriptors of all processes. What vanishes meanwhile is not there.
-pub(super) fn look(wanted: &FxHashSet<u64>, source: OwnerSource) -> Descriptors {
+pub(super) fn look(wanted: &FxHashSet<u64>, source: OwnerSource) -> Holders {
     let mut holders: FxHashMap<u64, Holder> = FxHashMap::default();
-    let mut found = Descriptors::default();
+    let mut found = Holders::default();
     for pid in all() {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let directory = match openat(CWD, format!("/proc/{pid}/fd"), flags, Mode::empty()) {
@@ -141,6 +152,9 @@ mod tests {
         let comm = fs::read("/proc/self/comm").unwrap();
         assert_eq!(own.comm.bytes(), comm.trim_ascii_end());
         assert!(own.started > 0);
+        let descriptors = descriptors(std::process::id()).unwrap();
+        assert!(descriptors.open > 2 && descriptors.limit.is_none_or(|limit| limit >= descriptors.open));
+        assert_eq!(super::descriptors(u32::MAX), None);
     }
 
     #[test]

@@ -27,7 +27,8 @@ use super::{
 };
 use crate::model::{
     event::OwnerSource,
-    found::{Form, Found, Snmp, Survey, Whereabouts},
+    found::{Form, Found, Survey, Whereabouts},
+    health::{Health, SYSCTLS, Snmp, Sockstat, Sysctls, numbers},
     state::State,
 };
 
@@ -140,34 +141,41 @@ pub fn take(namespaces: &mut Namespaces, only: &[u32], source: OwnerSource, wait
     survey
 }
 
-/// Finds minisocks and requests only, in the namespaces that are known: much cheaper than [`take`].
+/// What a look is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// Minisocks and requests, which no probe tells of.
+    Small,
+    /// All that is not established: listeners with their queues, and whatever opens or closes.
+    Unsettled,
+}
+
+/// Finds sockets in some states only, in the namespaces that are known, and no owners: much cheaper than [`take`].
 #[must_use]
-pub fn look(namespaces: &mut Namespaces, only: &[u32]) -> Survey {
+pub fn look(namespaces: &mut Namespaces, only: &[u32], scope: Scope) -> Survey {
+    let states = match scope {
+        Scope::Small => diag::SMALL_STATES,
+        Scope::Unsettled => diag::ALL_STATES & !(1 << State::ESTABLISHED.number()),
+    };
     let mut survey = Survey::default();
     let own = inode_of(Path::new("/proc/thread-self/ns/net"));
     namespaces.refresh();
-    read_new(namespaces, only, diag::SMALL_STATES, own, &mut survey);
-    survey.sockets.retain(|found| found.form != Form::Socket);
+    read_new(namespaces, only, states, own, &mut survey);
     without_doubles(&mut survey.sockets);
     survey
 }
 
-/// The counters of the namespace that the thread is in; `None` where there is no /proc/net/snmp.
-fn counters(netns: u32) -> Option<Snmp> {
-    let text = fs::read_to_string("/proc/thread-self/net/snmp").ok()?;
-    counters_of(&text, netns, clock::monotonic_ns())
-}
-
-/// The counters in /proc/net/snmp, given as text that was read at `at_ns`.
-#[must_use]
-pub fn counters_of(text: &str, netns: u32, at_ns: u64) -> Option<Snmp> {
-    let mut lines = text.lines().filter_map(|line| line.strip_prefix("Tcp: "));
-    let (names, values) = (lines.next()?, lines.next()?);
-    let value = |wanted: &str| {
-        let mut pairs = names.split(' ').zip(values.split(' '));
-        pairs.find(|(name, _)| *name == wanted)?.1.parse().ok()
+/// What the kernel says of the namespace that the thread is in; `None` where there is no /proc/net/snmp.
+fn health(netns: u32) -> Option<Health> {
+    let file = |name: &str| fs::read_to_string(format!("/proc/thread-self/net/{name}"));
+    let text = file("snmp").ok()? + &file("netstat").unwrap_or_default();
+    let counters = Snmp::parse(&text, netns, clock::monotonic_ns())?;
+    let setting = |name: &'static str| {
+        let text = fs::read_to_string(format!("/proc/sys/net/ipv4/{name}")).ok()?;
+        Some((name, numbers(&text)))
     };
-    Some(Snmp { netns, at_ns, out_rsts: value("OutRsts")?, estab_resets: value("EstabResets")? })
+    let sockstat = Sockstat::parse(&file("sockstat").unwrap_or_default()).unwrap_or_default();
+    Some(Health { counters, sysctls: Sysctls(SYSCTLS.into_iter().filter_map(setting).collect()), sockstat })
 }
 
 /// The ports that the kernel hands out in the own network namespace; its own choice where that is not told
@@ -211,12 +219,12 @@ fn read_new(namespaces: &mut Namespaces, only: &[u32], states: u32, own: Option<
     for inode in inodes {
         let before = survey.sockets.len();
         let read = namespaces.within(inode, || {
-            read(inode, states, &mut |found| survey.sockets.push(found)).map(|()| counters(inode))
+            read(inode, states, &mut |found| survey.sockets.push(found)).map(|()| health(inode))
         });
         match read {
-            Some(Ok(counters)) => {
+            Some(Ok(health)) => {
                 survey.namespaces.push(inode);
-                survey.counters.extend(counters);
+                survey.health.extend(health);
             }
             Some(Err(error)) => {
                 survey.sockets.truncate(before);
@@ -251,8 +259,8 @@ fn read(netns: u32, states: u32, each: &mut impl FnMut(Found)) -> io::Result<()>
 pub fn line_of_proc(line: &str, v6: bool, netns: u32) -> Option<Found> {
     let mut words = line.split_ascii_whitespace().skip(1);
     let (local, remote, state) = (words.next()?, words.next()?, words.next()?);
-    let (_queues, timer) = (words.next()?, words.next()?);
-    let (_retransmits, uid) = (words.next()?, words.next()?);
+    let (queues, timer) = (words.next()?, words.next()?);
+    let (retransmits, uid) = (words.next()?, words.next()?);
     let (_timeout, ino) = (words.next()?, words.next()?);
     let end = |text: &str| {
         let (addr, port) = text.split_once(':')?;
@@ -269,17 +277,17 @@ pub fn line_of_proc(line: &str, v6: bool, netns: u32) -> Option<Found> {
     };
     // In hundredths of a second (jiffies_delta_to_clock_t()).
     let expires = u32::from_str_radix(when, 16).ok()?.saturating_mul(10);
+    let queue = |text: &str| u32::from_str_radix(text, 16).ok();
+    let (sent, received) = queues.split_once(':')?;
     Some(Found {
-        cookie: 0,
-        tuple: Tuple { laddr, raddr, lport, rport, netns },
-        state,
-        form,
         ino,
         uid: if form == Form::Socket { uid.parse().ok() } else { None },
-        cgroup: 0,
-        owner: None,
         expires_ms: (timer != "00").then_some(expires),
-        counters: None,
+        receive_queue: queue(received)?,
+        send_queue: queue(sent)?,
+        timer: u8::from_str_radix(timer, 16).ok()?,
+        retransmits: queue(retransmits).map_or(0, |count| u8::try_from(count).unwrap_or(u8::MAX)),
+        ..Found::new(Tuple { laddr, raddr, lport, rport, netns }, state, form)
     })
 }
 

@@ -3,7 +3,7 @@
 
 use tcptrace_common::record::Tuple;
 
-use super::{event::Owner, state::State};
+use super::{event::Owner, health::Health, state::State};
 
 /// What a found socket is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,8 +38,27 @@ pub struct Found {
     pub owner: Option<Owner>,
     /// How long its timer has to run, in ms: for a minisock the time that is left to it.
     pub expires_ms: Option<u32>,
+    /// Bytes that the application has not read; of a listener the connections that wait to be accepted.
+    pub receive_queue: u32,
+    /// Bytes that the peer has not acknowledged; of a listener how many connections may wait (0 where that is not told).
+    pub send_queue: u32,
+    /// Which timer runs (`idiag_timer`), see [`timer`].
+    pub timer: u8,
+    /// How often in a row what the timer is for went unanswered: a segment, a keepalive or a window probe; of a
+    /// request how often its SYN-ACK was sent again.
+    pub retransmits: u8,
+    /// Packets dropped; of a listener SYNs and handshakes.
+    pub drops: u32,
     /// What only a full socket that does not listen has.
     pub counters: Option<Counters>,
+}
+
+/// Values of [`Found::timer`] (net/ipv4/inet_diag.c, inet_sk_diag_fill()).
+pub mod timer {
+    /// A segment is to be sent again.
+    pub const RETRANSMIT: u8 = 1;
+    /// The peer's window is closed, and probed.
+    pub const WINDOW_PROBE: u8 = 4;
 }
 
 /// A connection's counters, from `struct tcp_info`.
@@ -72,6 +91,28 @@ pub struct Counters {
 }
 
 impl Found {
+    /// One of which nothing more is known.
+    #[must_use]
+    pub fn new(tuple: Tuple, state: State, form: Form) -> Self {
+        Self {
+            cookie: 0,
+            tuple,
+            state,
+            form,
+            ino: 0,
+            uid: None,
+            cgroup: 0,
+            owner: None,
+            expires_ms: None,
+            receive_queue: 0,
+            send_queue: 0,
+            timer: 0,
+            retransmits: 0,
+            drops: 0,
+            counters: None,
+        }
+    }
+
     /// For how many ms it has been in CLOSE_WAIT at least: the peer's FIN acknowledges, too (tcp_ack()), and after it
     /// only what answers our data does.
     #[must_use]
@@ -81,19 +122,6 @@ impl Found {
     }
 }
 
-/// The kernel's counters of a network namespace (/proc/net/snmp).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Snmp {
-    /// Inode number of the network namespace.
-    pub netns: u32,
-    /// When they were read, `CLOCK_MONOTONIC` in ns.
-    pub at_ns: u64,
-    /// RSTs sent (TcpOutRsts).
-    pub out_rsts: u64,
-    /// Connections that went to CLOSE from ESTABLISHED or CLOSE_WAIT (TcpEstabResets; tcp_set_state()).
-    pub estab_resets: u64,
-}
-
 /// The sockets that existed, in every network namespace that could be read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Survey {
@@ -101,8 +129,8 @@ pub struct Survey {
     pub sockets: Vec<Found>,
     /// Inode numbers of the network namespaces that were read whole: what is not in `sockets` was not there.
     pub namespaces: Vec<u32>,
-    /// The kernel's counters, of the namespaces that have them.
-    pub counters: Vec<Snmp>,
+    /// The kernel's counters and settings, of the namespaces that have them.
+    pub health: Vec<Health>,
 }
 
 /// What has become of a minisock that was asked for.

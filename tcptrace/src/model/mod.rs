@@ -8,6 +8,7 @@ pub mod explain;
 pub mod filter;
 pub mod found;
 pub mod gate;
+pub mod health;
 pub mod loss;
 pub mod socket;
 pub mod state;

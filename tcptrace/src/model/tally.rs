@@ -260,7 +260,7 @@ impl Tally {
     /// known of is to be counted.
     pub fn surveyed(&mut self, survey: &Survey, now_ns: u64, wanted: impl FnMut(&Socket) -> bool) {
         self.small.surveyed(survey, now_ns, wanted);
-        survey.counters.iter().for_each(|counters| self.ledger.read(*counters));
+        survey.health.iter().for_each(|health| self.ledger.read(health.counters));
     }
 
     /// Counts what is there and what happened since the last table; the first is of no time, and nothing has happened or

@@ -8,7 +8,7 @@ use tcptrace_common::record::Addr;
 use super::{Ports, Service};
 use crate::model::{
     event::{Event, Kind, Owner},
-    found::Snmp,
+    health::Snmp,
     state::State,
 };
 

@@ -9,7 +9,8 @@ use super::*;
 use crate::model::{
     cause::{Cause, Verdict},
     event::{Comm, Id, OwnerSource, Role},
-    found::{Form, Found, Snmp},
+    found::{Form, Found},
+    health::{Health, Snmp},
 };
 
 const SECOND: u64 = 1_000_000_000;
@@ -163,18 +164,7 @@ fn close_wait_grows_and_shrinks() {
 }
 
 fn found(tuple: Tuple, state: State, form: Form, expires_ms: Option<u32>) -> Found {
-    Found {
-        cookie: u64::from(tuple.rport),
-        tuple,
-        state,
-        form,
-        ino: 0,
-        uid: None,
-        cgroup: 0,
-        owner: None,
-        expires_ms,
-        counters: None,
-    }
+    Found { cookie: u64::from(tuple.rport), expires_ms, ..Found::new(tuple, state, form) }
 }
 
 #[test]
@@ -216,7 +206,7 @@ fn a_look_replaces_what_events_told() {
             found(tuple(443, 5), State::ESTABLISHED, Form::Socket, None),
         ],
         namespaces: vec![NETNS],
-        counters: vec![],
+        health: vec![],
     };
     tally.surveyed(&survey, 10 * SECOND, |socket| socket.tuple.lport == 443);
     let table = tally.table(std::iter::empty(), Sort::Sockets, 50, 10 * SECOND);
@@ -254,7 +244,10 @@ fn rows_are_sorted_and_the_rest_summed() {
 fn resets_are_entered_and_compared() {
     let mut tally = tally(By::Port);
     let snmp = |at_ns, out_rsts, estab_resets| Survey {
-        counters: vec![Snmp { netns: NETNS, at_ns, out_rsts, estab_resets }],
+        health: vec![Health {
+            counters: Snmp { netns: NETNS, at_ns, out_rsts, estab_resets, ..Snmp::default() },
+            ..Health::default()
+        }],
         ..Survey::default()
     };
     let rst = |ts_ns, kind, rport| Event {

@@ -3,7 +3,8 @@
 use super::*;
 use crate::{
     model::{
-        found::{Form, Found, Snmp, Survey},
+        found::{Form, Found, Survey},
+        health::{Health, Snmp},
         socket::Socket,
         tally::{By, Sort, Tally},
     },
@@ -48,21 +49,22 @@ pub(super) fn sockets() -> Vec<Socket> {
 }
 
 fn minisocks() -> Survey {
-    let one = |rport| Found {
-        cookie: u64::from(rport),
-        tuple: tuple("10.0.0.5", 443, "2001:db8::9", rport),
-        state: State::TIME_WAIT,
-        form: Form::Minisock,
-        ino: 0,
-        uid: None,
-        cgroup: 0,
-        owner: None,
-        expires_ms: Some(60_000),
-        counters: None,
+    let one = |rport| {
+        let ends = tuple("10.0.0.5", 443, "2001:db8::9", rport);
+        let expires_ms = Some(60_000);
+        Found {
+            cookie: u64::from(rport),
+            expires_ms,
+            ..Found::new(ends, State::TIME_WAIT, Form::Minisock)
+        }
     };
     let netns = one(1).tuple.netns;
-    let counters = vec![Snmp { netns, at_ns: START_NS, out_rsts: 10, estab_resets: 3 }];
-    Survey { sockets: (1..=2500).map(one).collect(), namespaces: vec![netns], counters }
+    let health = vec![counted_by_the_kernel(netns, START_NS, 10, 3)];
+    Survey { sockets: (1..=2500).map(one).collect(), namespaces: vec![netns], health }
+}
+
+fn counted_by_the_kernel(netns: u32, at_ns: u64, out_rsts: u64, estab_resets: u64) -> Health {
+    Health { counters: Snmp { netns, at_ns, out_rsts, estab_resets, ..Snmp::default() }, ..Health::default() }
 }
 
 /// A tally at its start, with what was there.
@@ -106,8 +108,9 @@ fn hist(report: &mut dyn Report) -> String {
 pub(super) fn resets() -> Resets {
     let mut tally = counted(By::Port);
     let netns = events().first().unwrap().tuple.netns;
-    let late = Snmp { netns, at_ns: START_NS + 60 * SECOND_NS, out_rsts: 18, estab_resets: 5 };
-    tally.surveyed(&Survey { counters: vec![late], ..Survey::default() }, late.at_ns, |_| true);
+    let late_ns = START_NS + 60 * SECOND_NS;
+    let late = counted_by_the_kernel(netns, late_ns, 18, 5);
+    tally.surveyed(&Survey { health: vec![late], ..Survey::default() }, late_ns, |_| true);
     Resets {
         at_ns: START_NS + 2 * SECOND_NS,
         interval_ns: 2 * SECOND_NS,

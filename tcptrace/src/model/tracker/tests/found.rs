@@ -8,24 +8,21 @@ fn found(sock: &Sock, state: State, pid: Option<u32>) -> Found {
     let listens = state == State::LISTEN;
     Found {
         cookie: sock.cookie,
-        tuple: sock.tuple,
-        state,
-        form: Form::Socket,
         ino: 1,
         uid: Some(33),
         cgroup: 1,
         owner,
-        expires_ms: None,
         // A client's SYN is acknowledged beside its payload.
         counters: (!listens).then(|| Counters {
             bytes_acked: u64::from(sock.tuple == client().tuple),
             ..Counters::default()
         }),
+        ..Found::new(sock.tuple, state, Form::Socket)
     }
 }
 
 fn survey(sockets: Vec<Found>) -> Survey {
-    Survey { sockets, namespaces: vec![client().tuple.netns], counters: vec![] }
+    Survey { sockets, namespaces: vec![client().tuple.netns], health: vec![] }
 }
 
 impl Watch {
@@ -107,7 +104,7 @@ fn what_is_gone_in_two_surveys_is_given_up() {
     assert!(watch.tracker.is_empty());
     // Another namespace says nothing of this one.
     watch.story(&client(), &CONNECT);
-    let elsewhere = Survey { sockets: vec![], namespaces: vec![1], counters: vec![] };
+    let elsewhere = Survey { sockets: vec![], namespaces: vec![1], health: vec![] };
     for us in [10_000, 20_000, 30_000] {
         assert_eq!(watch.reconcile(us, &elsewhere), [""; 0]);
     }
