@@ -5,7 +5,8 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use tcptrace::{
     cli::{Cli, Command},
-    commands::{conns, empty, explain, hist, probes, rst, top, trace, watch::Outcome},
+    commands::{conns, doctor, empty, explain, hist, probes, rst, top, trace, watch::Outcome},
+    model::doctor::Severity,
     view::Summary,
 };
 
@@ -15,6 +16,10 @@ const FAILED: u8 = 1;
 const WRONG_USAGE: u8 = 2;
 /// Records were lost, and that was not to be.
 const LOST: u8 = 3;
+/// `doctor` found something.
+const WARNINGS: u8 = 10;
+/// `doctor` found something that makes connections fail now, or soon.
+const CRITICAL: u8 = 11;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -30,12 +35,22 @@ fn main() -> ExitCode {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let result = match runtime {
         Ok(runtime) => runtime.block_on(async {
+            let mut found = None;
             let outcome = match &command {
                 Command::Trace(args) => trace::run(args).await,
                 Command::Conns(args) => conns::run(args).await,
                 Command::Hist(args) => hist::run(args).await,
                 Command::Rst(args) => rst::run(args).await,
                 Command::Top(args) => top::run(args).await,
+                Command::Doctor(args) => {
+                    if args.rules {
+                        return doctor::list(args).map(|()| ExitCode::SUCCESS);
+                    }
+                    doctor::run(args).await.map(|(outcome, worst)| {
+                        found = worst;
+                        outcome
+                    })
+                }
                 Command::Probes(args) => {
                     return Ok(ExitCode::from(if probes::run(args).await? { 0 } else { FAILED }));
                 }
@@ -45,11 +60,17 @@ fn main() -> ExitCode {
                 Command::Empty => return empty::run().await.map(|()| ExitCode::SUCCESS),
             }?;
             let Outcome { summary, cut_short } = outcome;
-            if !quiet && !cut_short {
+            // What doctor says ends with that.
+            if !quiet && !cut_short && !matches!(command, Command::Doctor(_)) {
                 say(&format_summary(&summary));
             }
             let strict = shared.is_some_and(|shared| shared.strict);
-            Ok(if strict && !summary.lost.is_none() { ExitCode::from(LOST) } else { ExitCode::SUCCESS })
+            let found = match found {
+                None => 0,
+                Some(Severity::Warning) => WARNINGS,
+                Some(Severity::Critical) => CRITICAL,
+            };
+            Ok(ExitCode::from(if strict && !summary.lost.is_none() { LOST } else { found }))
         }),
         Err(error) => Err(anyhow::Error::new(error).context("cannot start")),
     };

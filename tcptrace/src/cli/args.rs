@@ -1,6 +1,6 @@
 //! The flags. Each command's help stands on its own in 80 columns.
 
-use std::{num::NonZeroU64, time::Duration};
+use std::{num::NonZeroU64, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -8,6 +8,7 @@ use super::values::{self, Blocks, Causes, Names, Numbers, Ports, StateTimes, Sta
 use crate::{
     kernel::{KernelError, cgroup, netns},
     model::{
+        doctor::Setting,
         filter::{Family, Filter},
         tally::{By, Sort},
     },
@@ -26,6 +27,7 @@ Examples:
   sudo tcptrace hist 1                 sockets per port and state, every second
   sudo tcptrace rst                    who sends RSTs, and why
   sudo tcptrace top                    all of that live, on the terminal
+  sudo tcptrace doctor                 what is wrong on this host, and what to do
   tcptrace explain close-wait          what a state, a cause or a RST reason means, and what to do
   sudo tcptrace probes                 what this kernel lets be seen, and a self-test
 
@@ -66,6 +68,17 @@ Examples:
   tcptrace explain handshake           how connections open; `teardown`: how they close
 
 Exit status: 0 done; 1 could not run; 2 wrong usage, or a word that nothing is known of.";
+
+const DOCTOR_EXAMPLES: &str = "\
+Examples:
+  sudo tcptrace doctor                 looks for 10 s, then says what is wrong, and what to do
+  sudo tcptrace doctor -d 1m -N web    longer, and only in the network namespace web
+  sudo tcptrace doctor --set close-wait-leak.age=30s
+  tcptrace doctor --rules              what it looks for, and from where on; needs no root
+  tcptrace explain close-wait-leak     all about a finding
+
+Exit status: 0 nothing wrong; 10 warnings; 11 something critical; 1 could not run;
+2 wrong usage; 3 events lost with --strict.";
 
 const RST_EXAMPLES: &str = "\
 Examples:
@@ -127,10 +140,13 @@ pub enum Command {
     /// Prints what this kernel lets tcptrace see, proves it, and says what it costs
     #[command(after_help = PROBES_EXAMPLES, max_term_width = 100)]
     Probes(Probes),
+    /// Looks for a while, then says what is wrong on this host, with evidence and the remedy
+    #[command(after_help = DOCTOR_EXAMPLES, max_term_width = 100)]
+    Doctor(Doctor),
     /// Shows all of that live, on the terminal
     #[command(after_help = TOP_EXAMPLES, max_term_width = 100)]
     Top(Top),
-    /// Explains a state, a cause, a RST reason or a word of tcptrace's; needs no root
+    /// Explains a state, a cause, a RST reason, a finding or a word of tcptrace's; needs no root
     #[command(after_help = EXPLAIN_EXAMPLES, max_term_width = 100)]
     Explain(Explain),
     /// Attaches a program that does nothing, until a signal comes: what any tracer costs at least (cargo xtask bench)
@@ -148,6 +164,7 @@ impl Command {
             Self::Hist(args) => Some(&args.shared),
             Self::Rst(args) => Some(&args.shared),
             Self::Top(args) => Some(&args.shared),
+            Self::Doctor(args) => Some(&args.shared),
             Self::Probes(_) | Self::Explain(_) | Self::Empty => None,
         }
     }
@@ -161,10 +178,30 @@ pub struct Top {
     pub shared: Shared,
 }
 
+/// The flags of `doctor`.
+#[derive(Clone, Debug, Args)]
+pub struct Doctor {
+    /// From where on something is a finding: close-wait-leak.age=30s (may be repeated)
+    #[arg(long, value_name = "RULE.THRESHOLD=VALUE", help_heading = RULES)]
+    pub set: Vec<Setting>,
+
+    /// A file that sets such thresholds; without it /etc/tcptrace/doctor.toml, if it is there
+    #[arg(long, value_name = "FILE", help_heading = RULES)]
+    pub config: Option<PathBuf>,
+
+    /// Instead: list the rules and their thresholds
+    #[arg(long, help_heading = RULES)]
+    pub rules: bool,
+
+    /// What all watching commands share.
+    #[command(flatten)]
+    pub shared: Shared,
+}
+
 /// The flags of `explain`.
 #[derive(Clone, Debug, Args)]
 pub struct Explain {
-    /// What to explain: close-wait, peer_rst, NO_SOCKET, handshake ...; without it: the state machine and all words
+    /// What to explain: close-wait, peer_rst, NO_SOCKET, a finding, handshake ...; without it: the state machine and all words
     #[arg(value_name = "WORD")]
     pub word: Vec<String>,
     /// text or json (an object)
@@ -411,6 +448,7 @@ const FILTERS: &str = "Filters (all must match; a list with commas matches any)"
 const OUTPUT: &str = "Output";
 const STOPPING: &str = "Stopping";
 const OTHER: &str = "Other";
+const RULES: &str = "Rules";
 
 impl Shared {
     /// The filter, with names looked up on this host.

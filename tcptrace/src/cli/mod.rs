@@ -3,4 +3,6 @@
 mod args;
 mod values;
 
-pub use args::{Cli, Color, Command, Conns, Explain, Format, Hist, Periods, Probes, Rst, Shared, Top, Trace};
+pub use args::{
+    Cli, Color, Command, Conns, Doctor, Explain, Format, Hist, Periods, Probes, Rst, Shared, Top, Trace,
+};

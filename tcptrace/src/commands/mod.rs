@@ -1,7 +1,9 @@
 //! One file per command; [`watch`] is what those that watch have in common.
 
 pub mod conns;
+pub mod doctor;
 pub mod empty;
+mod examiner;
 pub mod explain;
 pub mod hist;
 pub mod lines;

@@ -4,6 +4,7 @@ pub mod attach;
 pub mod btf;
 pub mod cgroup;
 pub mod clock;
+pub mod config;
 pub mod diag;
 mod error;
 mod layout;

@@ -165,17 +165,26 @@ pub fn look(namespaces: &mut Namespaces, only: &[u32], scope: Scope) -> Survey {
     survey
 }
 
-/// What the kernel says of the namespace that the thread is in; `None` where there is no /proc/net/snmp.
-fn health(netns: u32) -> Option<Health> {
+/// Settings of the whole host, which only its first network namespace shows.
+const OF_THE_HOST: [&str; 2] = ["tcp_max_orphans", "tcp_mem"];
+
+/// A setting of the namespace that the thread is in, and its numbers.
+fn setting(name: &'static str) -> Option<(&'static str, Vec<i64>)> {
+    let text = fs::read_to_string(format!("/proc/sys/net/ipv4/{name}")).ok()?;
+    Some((name, numbers(&text)))
+}
+
+/// What the kernel says of the namespace that the thread is in; `None` where there is no /proc/net/snmp. `host`: settings
+/// of the host.
+fn health(netns: u32, host: &[(&'static str, Vec<i64>)]) -> Option<Health> {
     let file = |name: &str| fs::read_to_string(format!("/proc/thread-self/net/{name}"));
     let text = file("snmp").ok()? + &file("netstat").unwrap_or_default();
     let counters = Snmp::parse(&text, netns, clock::monotonic_ns())?;
-    let setting = |name: &'static str| {
-        let text = fs::read_to_string(format!("/proc/sys/net/ipv4/{name}")).ok()?;
-        Some((name, numbers(&text)))
-    };
+    let mut sysctls: Vec<_> =
+        SYSCTLS.into_iter().filter(|name| !OF_THE_HOST.contains(name)).filter_map(setting).collect();
+    sysctls.extend_from_slice(host);
     let sockstat = Sockstat::parse(&file("sockstat").unwrap_or_default()).unwrap_or_default();
-    Some(Health { counters, sysctls: Sysctls(SYSCTLS.into_iter().filter_map(setting).collect()), sockstat })
+    Some(Health { counters, sysctls: Sysctls(sysctls), sockstat })
 }
 
 /// The ports that the kernel hands out in the own network namespace; its own choice where that is not told
@@ -216,10 +225,12 @@ fn read_new(namespaces: &mut Namespaces, only: &[u32], states: u32, own: Option<
     let mut inodes: Vec<u32> = namespaces.paths.keys().copied().collect();
     inodes.retain(|inode| !survey.namespaces.contains(inode) && (only.is_empty() || only.contains(inode)));
     inodes.sort_unstable_by_key(|inode| (Some(*inode) != own, *inode));
+    // Before any other namespace is entered.
+    let host: Vec<_> = OF_THE_HOST.into_iter().filter_map(setting).collect();
     for inode in inodes {
         let before = survey.sockets.len();
         let read = namespaces.within(inode, || {
-            read(inode, states, &mut |found| survey.sockets.push(found)).map(|()| health(inode))
+            read(inode, states, &mut |found| survey.sockets.push(found)).map(|()| health(inode, &host))
         });
         match read {
             Some(Ok(health)) => {

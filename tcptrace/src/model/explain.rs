@@ -4,7 +4,7 @@ use super::state::State;
 
 mod pages;
 
-pub use pages::{Kind, Page, Part, Section, find, index, reason, similar};
+pub use pages::{Kind, Page, Part, Section, find, finding, index, reason, similar};
 
 /// What the kernel's reason for a RST that this host sent means (enum sk_rst_reason of include/net/rstreason.h, without
 /// its prefix). `None` for a name that is not known here.

@@ -218,7 +218,9 @@ mod tests {
 
     #[test]
     fn the_rest_is_read() {
-        let stat = Sockstat::parse("sockets: used 9\nTCP: inuse 5 orphan 1 tw 2 alloc 7 mem 3\nUDP: inuse 1 mem 4\n");
+        let stat = Sockstat::parse(
+            "sockets: used 9\nTCP: inuse 5 orphan 1 tw 2 alloc 7 mem 3\nUDP: inuse 1 mem 4\n",
+        );
         assert_eq!(stat, Some(Sockstat { orphans: 1, time_wait: 2, pages: 3 }));
         let limits = "Limit                     Soft Limit           Hard Limit           Units     \nMax open files            1024                 524288               files     \n";
         assert_eq!(Descriptors::limit_in(limits), Some(1024));

@@ -3,6 +3,7 @@
 
 pub mod cause;
 pub mod close;
+pub mod doctor;
 pub mod event;
 pub mod explain;
 pub mod filter;

@@ -6,10 +6,11 @@
 use std::{cmp::Reverse, ops::RangeInclusive};
 
 use rustc_hash::{FxHashMap, FxHashSet};
+use tcptrace_common::record::Tuple;
 
 use self::{key::Facts, small::Small};
 use super::{
-    event::{Event, Id, Kind, Owner},
+    event::{Event, Id, Kind, Owner, Role},
     found::Survey,
     socket::Socket,
     state::State,
@@ -272,10 +273,7 @@ impl Tally {
         top: usize,
         now_ns: u64,
     ) -> Table {
-        let listener = |socket: &Socket| socket.state == State::LISTEN;
-        let listeners: Vec<_> = sockets.clone().filter(listener).map(|socket| socket.tuple).collect();
-        self.ports.replace(listeners.iter());
-
+        self.listeners(sockets.clone());
         let mut rows = self.count(self.by, sockets, now_ns);
         if self.since_ns.is_none() {
             self.happened.clear();
@@ -315,6 +313,24 @@ impl Tally {
     ) -> Table {
         let rows = self.count(by, sockets, now_ns).into_values().map(Counting::row).collect();
         table(by, rows, sort, top, now_ns, 0)
+    }
+
+    /// Minisocks and requests, those whose time is not over at `now_ns`.
+    pub fn minisocks(&self, now_ns: u64) -> impl Iterator<Item = Socket> {
+        self.small.sockets(now_ns)
+    }
+
+    /// Which end of a connection is the service; see [`Ports::service`].
+    #[must_use]
+    pub fn service(&self, tuple: &Tuple, role: Option<Role>) -> Service {
+        self.ports.service(tuple, role)
+    }
+
+    /// Takes over who listens, from the sockets that the tracker knows.
+    pub fn listeners(&mut self, sockets: impl Iterator<Item = Socket>) {
+        let listener = |socket: &Socket| socket.state == State::LISTEN;
+        let listeners: Vec<_> = sockets.filter(listener).map(|socket| socket.tuple).collect();
+        self.ports.replace(listeners.iter());
     }
 
     /// Those of the sockets, and of minisocks and requests, that are counted in a row.

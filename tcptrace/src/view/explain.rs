@@ -26,6 +26,7 @@ pub fn text(page: &Page, colored: bool) -> String {
         Kind::State => "a state",
         Kind::Cause => "a cause",
         Kind::Reason => "a reason for a RST",
+        Kind::Finding => "a finding of doctor",
         Kind::Topic => "",
     };
     let _ = writeln!(out, "{bold}{}{bold:#}{}{what}", page.word, if what.is_empty() { "" } else { ": " });
@@ -40,7 +41,7 @@ pub fn text(page: &Page, colored: bool) -> String {
                     out.push_str(&text.split(", ").collect::<Vec<_>>().join(&between));
                     out.push('\n');
                 } else {
-                    out.push_str(&wrapped(text));
+                    out.push_str(&wrapped(text, INDENT, INDENT, COLUMNS));
                 }
             }
             Section::Drawing(lines) => lines.iter().for_each(|line| {
@@ -63,21 +64,22 @@ fn draw(out: &mut String, state: Option<State>) {
     }
 }
 
-/// Text in lines, the first of which begins at [`INDENT`].
-fn wrapped(text: &str) -> String {
+/// Text in lines of so many columns at most. The first begins at the column `first`, the others at `indent`.
+pub(super) fn wrapped(text: &str, first: usize, indent: usize, columns: usize) -> String {
     let mut out = String::new();
-    let mut column = INDENT;
+    let (mut column, mut empty) = (first, true);
     for word in text.split_whitespace() {
         let width = word.chars().count();
-        if column > INDENT && column + 1 + width > COLUMNS {
-            let _ = write!(out, "\n{:INDENT$}", "");
-            column = INDENT;
-        } else if column > INDENT {
+        if !empty && column + 1 + width > columns {
+            let _ = write!(out, "\n{:indent$}", "");
+            column = indent;
+        } else if !empty {
             out.push(' ');
             column += 1;
         }
         out.push_str(word);
         column += width;
+        empty = false;
     }
     out.push('\n');
     out
@@ -91,8 +93,13 @@ pub fn index(pages: &[Page], reasons: &Reasons, colored: bool) -> String {
     let _ = writeln!(out, "{bold}The states of a connection{bold:#}, as Linux has them\n");
     draw(&mut out, None);
     out.push_str("\nA RST, or an answer that does not come, leads from any state to CLOSED.\n");
-    let groups =
-        [(Kind::Topic, "Words"), (Kind::State, "States"), (Kind::Cause, "Causes"), (Kind::Reason, "Reasons")];
+    let groups = [
+        (Kind::Topic, "Words"),
+        (Kind::State, "States"),
+        (Kind::Cause, "Causes"),
+        (Kind::Finding, "Findings"),
+        (Kind::Reason, "Reasons"),
+    ];
     for (kind, title) in groups {
         let words: Vec<&str> = match kind {
             Kind::Reason => reasons.values().map(|reason| &**reason).collect(),
@@ -100,7 +107,7 @@ pub fn index(pages: &[Page], reasons: &Reasons, colored: bool) -> String {
         };
         if !words.is_empty() {
             let _ = write!(out, "\n{bold}{title:<INDENT$}{bold:#}");
-            out.push_str(&wrapped(&words.join(" ")));
+            out.push_str(&wrapped(&words.join(" "), INDENT, INDENT, COLUMNS));
         }
     }
     out.push_str("\n`tcptrace explain WORD` says what it means and what to do.\n");

@@ -5,6 +5,7 @@ mod connections;
 mod csv;
 mod diagram;
 mod digits;
+pub mod doctor;
 pub mod errno;
 pub mod explain;
 pub mod fields;

@@ -8,6 +8,7 @@ use crate::model::{explain::sent_reset, state::State, tracker::Reasons};
 const STATES: &str = include_str!("states.txt");
 const CAUSES: &str = include_str!("causes.txt");
 const TOPICS: &str = include_str!("topics.txt");
+const FINDINGS: &str = include_str!("findings.txt");
 
 /// What a page is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,6 +19,8 @@ pub enum Kind {
     Cause,
     /// The kernel's reason for a RST.
     Reason,
+    /// Something that `doctor` finds, by the name of its rule.
+    Finding,
     /// Anything else.
     Topic,
 }
@@ -30,6 +33,7 @@ impl Kind {
             Self::State => "state",
             Self::Cause => "cause",
             Self::Reason => "reason",
+            Self::Finding => "finding",
             Self::Topic => "topic",
         }
     }
@@ -116,10 +120,21 @@ impl Page {
     }
 }
 
+/// What the page of a finding says in one of its parts; empty where it says nothing.
+#[must_use]
+pub fn finding(rule: &str, part: Part) -> &'static str {
+    let page = FINDINGS.split("\n= ").find_map(|page| {
+        let (word, rest) = page.split_once('\n')?;
+        (word.trim_start_matches("= ") == rule).then_some(rest)
+    });
+    let of_part = |line: &'static str| line.strip_prefix(part.name())?.strip_prefix(": ");
+    page.and_then(|page| page.lines().find_map(of_part)).unwrap_or_default()
+}
+
 /// Every page that is written down.
 #[must_use]
 pub fn index() -> Vec<Page> {
-    [(STATES, Kind::State), (CAUSES, Kind::Cause), (TOPICS, Kind::Topic)]
+    [(STATES, Kind::State), (CAUSES, Kind::Cause), (FINDINGS, Kind::Finding), (TOPICS, Kind::Topic)]
         .into_iter()
         .flat_map(|(text, kind)| parse(text, kind))
         .collect()
@@ -255,8 +270,27 @@ mod tests {
     }
 
     #[test]
+    fn every_rule_has_a_page() {
+        for rule in crate::model::doctor::RULES {
+            for part in [Part::Means, Part::Comes, Part::Normal, Part::Do, Part::See] {
+                assert!(!finding(rule.name, part).is_empty(), "{} lacks {part:?}", rule.name);
+            }
+            assert_eq!(page(rule.name), rule.name);
+        }
+        let pages = index().into_iter().filter(|page| page.kind == Kind::Finding);
+        for page in pages {
+            let is_it = |rule: &&crate::model::doctor::Rule| rule.name == page.word;
+            assert!(
+                crate::model::doctor::RULES.iter().copied().any(|rule| is_it(&rule)),
+                "no rule {}",
+                page.word
+            );
+        }
+    }
+
+    #[test]
     fn every_line_belongs_to_a_page() {
-        for text in [STATES, CAUSES, TOPICS] {
+        for text in [STATES, CAUSES, TOPICS, FINDINGS] {
             for line in text.lines().filter(|line| !line.is_empty() && !line.starts_with('|')) {
                 let part = line.split_once(": ").is_some_and(|(name, text)| {
                     Part::ALL.iter().any(|part| part.name() == name)

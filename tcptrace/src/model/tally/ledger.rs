@@ -137,17 +137,8 @@ impl Ledger {
 
     /// The rows, those with most RSTs since they were last taken first, then those with most ever.
     pub fn take(&mut self) -> Vec<Reset> {
-        let mut rows: Vec<Reset> = self
-            .rows
-            .iter_mut()
-            .map(|(key, counts)| Reset {
-                key: key.clone(),
-                owner: counts.owner,
-                count: counts.count,
-                recent: std::mem::take(&mut counts.recent),
-                last_ns: counts.last_ns,
-            })
-            .collect();
+        let mut rows = self.rows();
+        self.rows.values_mut().for_each(|counts| counts.recent = 0);
         rows.sort_by(|one, other| {
             let weight = |row: &Reset| Reverse((row.recent, row.count));
             let place = |row: &Reset| {
@@ -157,6 +148,19 @@ impl Ledger {
             weight(one).cmp(&weight(other)).then_with(|| place(one).cmp(&place(other)))
         });
         rows
+    }
+
+    /// The rows, in no order.
+    #[must_use]
+    pub fn rows(&self) -> Vec<Reset> {
+        let row = |(key, counts): (&ResetKey, &Counts)| Reset {
+            key: key.clone(),
+            owner: counts.owner,
+            count: counts.count,
+            recent: counts.recent,
+            last_ns: counts.last_ns,
+        };
+        self.rows.iter().map(row).collect()
     }
 
     /// Counts what the kernel counts, too.

@@ -52,11 +52,7 @@ fn minisocks() -> Survey {
     let one = |rport| {
         let ends = tuple("10.0.0.5", 443, "2001:db8::9", rport);
         let expires_ms = Some(60_000);
-        Found {
-            cookie: u64::from(rport),
-            expires_ms,
-            ..Found::new(ends, State::TIME_WAIT, Form::Minisock)
-        }
+        Found { cookie: u64::from(rport), expires_ms, ..Found::new(ends, State::TIME_WAIT, Form::Minisock) }
     };
     let netns = one(1).tuple.netns;
     let health = vec![counted_by_the_kernel(netns, START_NS, 10, 3)];

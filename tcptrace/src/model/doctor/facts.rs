@@ -1,0 +1,448 @@
+//! What a judgement rests on: counts of what stands and of what happened, already grouped. Gathered by
+//! [`Watch`](super::Watch) and by the command; judged by the rules, which read nothing else.
+
+use std::ops::RangeInclusive;
+
+use rustc_hash::FxHashMap;
+use tcptrace_common::record::{Addr, Tuple};
+
+use crate::model::{
+    cause::Cause,
+    event::Owner,
+    health::{Descriptors, Health, Snmp},
+    state::State,
+    tally::Reset,
+};
+
+/// Everything that is known.
+#[derive(Clone, Debug, Default)]
+pub struct Facts {
+    /// How long was watched, in ns.
+    pub watched_ns: u64,
+    /// Whether a filter keeps some connections out, so that the kernel's own counters are of more than was seen.
+    pub filtered: bool,
+    /// The network namespaces that could be read.
+    pub namespaces: Vec<Namespace>,
+    /// What stands: sockets by group and state.
+    pub standing: Vec<Standing>,
+    /// Local ports in use, by where their connections go; only where they are many, or ran out.
+    pub destinations: Vec<Destination>,
+    /// Who listens.
+    pub listeners: Vec<Listener>,
+    /// Connections that ended, by group, cause and the state that the end met.
+    pub ends: Vec<Ends>,
+    /// Times of connections that clients here opened, by group.
+    pub lives: Vec<Lives>,
+    /// RSTs; [`Reset::recent`] counts those of the time watched.
+    pub resets: Vec<Reset>,
+    /// Segments sent again, by group and state.
+    pub retransmits: Vec<Retransmits>,
+    /// Listeners that closed and opened again.
+    pub restarts: Vec<Restarts>,
+    /// Connections both ends of which are here and got a RST that neither sent; an example.
+    pub severed: (u64, Option<Tuple>),
+    /// Descriptors of the processes that own sockets, as far as they were asked for.
+    pub processes: FxHashMap<u32, Descriptors>,
+}
+
+/// A network namespace at the beginning and at the end of the time watched.
+#[derive(Clone, Debug, Default)]
+pub struct Namespace {
+    /// At the beginning.
+    pub first: Health,
+    /// At the end.
+    pub latest: Health,
+}
+
+impl Namespace {
+    /// Its inode number.
+    #[must_use]
+    pub fn netns(&self) -> u32 {
+        self.latest.counters.netns
+    }
+
+    /// What the kernel counted meanwhile.
+    #[must_use]
+    pub fn counted(&self) -> Snmp {
+        self.latest.counters.since(&self.first.counters)
+    }
+
+    /// The ports that the kernel hands out.
+    #[must_use]
+    pub fn ports(&self) -> Option<RangeInclusive<u16>> {
+        let range = self.latest.sysctls.all("ip_local_port_range")?;
+        let port = |at: usize| range.get(at).and_then(|port| u16::try_from(*port).ok());
+        Some(port(0)?..=port(1)?)
+    }
+}
+
+/// What connections have in common.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Group {
+    /// Inode number of the network namespace.
+    pub netns: u32,
+    /// Whether the service is this host's.
+    pub ours: bool,
+    /// The service's port; `None`: one of those that the kernel hands out.
+    pub port: Option<u16>,
+    /// The peer; `None`: several.
+    pub raddr: Option<Addr>,
+    /// The process; `None`: not known, or several.
+    pub pid: Option<u32>,
+}
+
+impl Group {
+    /// The same, whoever the peer is.
+    #[must_use]
+    pub fn any_peer(self) -> Self {
+        Self { raddr: None, ..self }
+    }
+
+    /// The same, whatever the port and the process.
+    #[must_use]
+    pub fn peer_alone(self) -> Self {
+        Self { port: None, pid: None, ours: false, ..self }
+    }
+}
+
+/// Counts that can be summed by what they have in common.
+pub trait Counted: Clone {
+    /// What they have in common.
+    fn group(&self) -> Group;
+    /// The place of that.
+    fn group_mut(&mut self) -> &mut Group;
+    /// How many.
+    fn count(&self) -> u64;
+    /// Adds others.
+    fn add(&mut self, other: &Self);
+}
+
+/// Sums by a coarser grouping, most first.
+pub fn sum<'a, C: Counted + 'a>(
+    parts: impl IntoIterator<Item = &'a C>,
+    coarser: impl Fn(Group) -> Group,
+) -> Vec<C> {
+    let mut sums: FxHashMap<Group, C> = FxHashMap::default();
+    for part in parts {
+        let group = coarser(part.group());
+        if let Some(sum) = sums.get_mut(&group) {
+            sum.add(part);
+        } else {
+            let mut part = part.clone();
+            *part.group_mut() = group;
+            sums.insert(group, part);
+        }
+    }
+    let mut sums: Vec<C> = sums.into_values().collect();
+    sums.sort_by_key(|sum| {
+        let Group { netns, ours, port, raddr, pid } = sum.group();
+        (std::cmp::Reverse(sum.count()), netns, !ours, port, raddr.map(Addr::octets), pid)
+    });
+    sums
+}
+
+macro_rules! counted {
+    ($kind:ty, |$sum:ident, $other:ident| $add:expr) => {
+        impl Counted for $kind {
+            fn group(&self) -> Group {
+                self.group
+            }
+
+            fn group_mut(&mut self) -> &mut Group {
+                &mut self.group
+            }
+
+            fn count(&self) -> u64 {
+                self.count
+            }
+
+            fn add(&mut self, $other: &Self) {
+                let $sum = self;
+                $sum.count += $other.count;
+                $add;
+            }
+        }
+    };
+}
+
+/// Ages kept of a group at most.
+const AGES: usize = 10_000;
+/// Examples kept.
+const EXAMPLES: usize = 3;
+
+/// Sockets of a group in a state.
+#[derive(Clone, Debug, Default)]
+pub struct Standing {
+    /// What they have in common.
+    pub group: Group,
+    /// Their state; of several that of the first.
+    pub state: Option<State>,
+    /// Whether they are minisocks, in FIN_WAIT2 those of orphans.
+    pub minisocks: bool,
+    /// How many.
+    pub count: u64,
+    /// How many at the beginning.
+    pub before: u64,
+    /// Whose they are.
+    pub owner: Option<Owner>,
+    /// How long they have been in the state, in ns: exactly, or at least; in no order, of so many as are kept.
+    pub ages_ns: Vec<u64>,
+    /// Those whose peer's window is closed.
+    pub window_closed: u64,
+    /// Those that have sent something again and wait for an answer.
+    pub unanswered: u64,
+    /// Bytes that their applications have not read.
+    pub unread: u64,
+    /// Some of them.
+    pub examples: Vec<Tuple>,
+}
+
+counted!(Standing, |sum, other| {
+    sum.before += other.before;
+    sum.window_closed += other.window_closed;
+    sum.unanswered += other.unanswered;
+    sum.unread += other.unread;
+    sum.owner = sum.owner.or(other.owner);
+    let room = AGES.saturating_sub(sum.ages_ns.len());
+    sum.ages_ns.extend(other.ages_ns.iter().take(room));
+    let room = EXAMPLES.saturating_sub(sum.examples.len());
+    sum.examples.extend(other.examples.iter().take(room));
+});
+
+impl Standing {
+    /// One more of them.
+    pub(super) fn one(&mut self, age_ns: u64, example: Tuple) {
+        self.count += 1;
+        if self.ages_ns.len() < AGES {
+            self.ages_ns.push(age_ns);
+        }
+        if self.examples.len() < EXAMPLES {
+            self.examples.push(example);
+        }
+    }
+
+    /// How many have been in the state for so long, in ns.
+    #[must_use]
+    pub fn older_than(&self, ns: u64) -> u64 {
+        self.ages_ns.iter().filter(|age| **age >= ns).count() as u64
+    }
+
+    /// How long that one has which has been in the state longest, in ns.
+    #[must_use]
+    pub fn oldest_ns(&self) -> u64 {
+        self.ages_ns.iter().copied().max().unwrap_or(0)
+    }
+
+    /// How many more than at the beginning.
+    #[must_use]
+    pub fn growth(&self) -> u64 {
+        self.count.saturating_sub(self.before)
+    }
+}
+
+/// Local ports whose connections go to the same place: each can be used once.
+#[derive(Clone, Debug, Default)]
+pub struct Destination {
+    /// From here.
+    pub laddr: Addr,
+    /// To there.
+    pub raddr: Addr,
+    /// That port.
+    pub rport: u16,
+    /// In this network namespace.
+    pub netns: u32,
+    /// Ports in use.
+    pub used: u64,
+    /// Those of them in TIME_WAIT.
+    pub time_wait: u64,
+    /// Ports in use at the beginning.
+    pub before: u64,
+    /// Connections begun meanwhile.
+    pub opened: u64,
+    /// Connections for which there was no port.
+    pub failed: u64,
+    /// Who opens them.
+    pub owner: Option<Owner>,
+}
+
+/// A listener.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Listener {
+    /// Where it listens.
+    pub tuple: Tuple,
+    /// Whose it is.
+    pub owner: Option<Owner>,
+    /// Connections that wait to be accepted.
+    pub queue: u32,
+    /// The most that were seen waiting.
+    pub most: u32,
+    /// How many may wait; 0 where that is not known.
+    pub backlog: u32,
+    /// SYNs and handshakes that it dropped meanwhile.
+    pub drops: u64,
+}
+
+/// Times that are alike or not, in ns.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Spread {
+    /// How many are known.
+    pub count: u64,
+    /// The shortest.
+    pub least_ns: u64,
+    /// The longest.
+    pub most_ns: u64,
+    /// All together.
+    pub sum_ns: u64,
+}
+
+impl Spread {
+    /// One more.
+    pub fn take(&mut self, ns: u64) {
+        self.add(&Self { count: 1, least_ns: ns, most_ns: ns, sum_ns: ns });
+    }
+
+    fn add(&mut self, other: &Self) {
+        if other.count == 0 {
+            return;
+        }
+        self.least_ns = if self.count == 0 { other.least_ns } else { self.least_ns.min(other.least_ns) };
+        self.most_ns = self.most_ns.max(other.most_ns);
+        self.count += other.count;
+        self.sum_ns = self.sum_ns.saturating_add(other.sum_ns);
+    }
+
+    /// The mean, if any is known.
+    #[must_use]
+    pub fn mean_ns(&self) -> Option<u64> {
+        self.sum_ns.checked_div(self.count)
+    }
+}
+
+/// Connections that ended alike.
+#[derive(Clone, Debug, Default)]
+pub struct Ends {
+    /// What they have in common.
+    pub group: Group,
+    /// Why they ended.
+    pub cause: Option<Cause>,
+    /// The state that the end met.
+    pub hit: Option<State>,
+    /// How many.
+    pub count: u64,
+    /// In how many different seconds.
+    pub seconds: u64,
+    /// Whose they were.
+    pub owner: Option<Owner>,
+    /// How long they were in that state.
+    pub ages: Spread,
+    /// How long nothing had been said on them, of those that were there before.
+    pub idle: Spread,
+    /// One of them.
+    pub example: Option<Tuple>,
+}
+
+counted!(Ends, |sum, other| {
+    // Those of others may have been in the same seconds.
+    sum.seconds = sum.seconds.max(other.seconds);
+    sum.owner = sum.owner.or(other.owner);
+    sum.ages.add(&other.ages);
+    sum.idle.add(&other.idle);
+    sum.example = sum.example.or(other.example);
+});
+
+/// Times of connections that a client here opened.
+#[derive(Clone, Debug, Default)]
+pub struct Lives {
+    /// What they have in common.
+    pub group: Group,
+    /// How many were left (in ESTABLISHED) meanwhile.
+    pub count: u64,
+    /// Whose they were.
+    pub owner: Option<Owner>,
+    /// From SYN to ESTABLISHED: a round trip.
+    pub handshake: Spread,
+    /// How long they were in ESTABLISHED.
+    pub established: Spread,
+}
+
+counted!(Lives, |sum, other| {
+    sum.owner = sum.owner.or(other.owner);
+    sum.handshake.add(&other.handshake);
+    sum.established.add(&other.established);
+});
+
+/// Segments sent again.
+#[derive(Clone, Debug, Default)]
+pub struct Retransmits {
+    /// What their connections have in common.
+    pub group: Group,
+    /// The state of the connection; SYN_RECV for a SYN-ACK.
+    pub state: Option<State>,
+    /// How many.
+    pub count: u64,
+    /// In how many different seconds.
+    pub seconds: u64,
+    /// Whose the connections are.
+    pub owner: Option<Owner>,
+    /// One of them.
+    pub example: Option<Tuple>,
+}
+
+counted!(Retransmits, |sum, other| {
+    sum.seconds = sum.seconds.max(other.seconds);
+    sum.owner = sum.owner.or(other.owner);
+    sum.example = sum.example.or(other.example);
+});
+
+/// A port whose listener closed and opened again.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Restarts {
+    /// Inode number of the network namespace.
+    pub netns: u32,
+    /// The port.
+    pub port: u16,
+    /// How often a listener closed there.
+    pub closed: u64,
+    /// How often one was opened after another had closed.
+    pub opened: u64,
+    /// Whose the last was.
+    pub owner: Option<Owner>,
+    /// Different processes that opened one.
+    pub processes: u64,
+}
+
+impl Facts {
+    /// The sum of what stands in any of the states, by a coarser grouping, most first.
+    pub fn standing(&self, states: &[State], coarser: impl Fn(Group) -> Group) -> Vec<Standing> {
+        let wanted = |standing: &&Standing| standing.state.is_some_and(|state| states.contains(&state));
+        sum(self.standing.iter().filter(wanted), coarser)
+    }
+
+    /// The sum of what ended for any of the causes, by a coarser grouping, most first.
+    pub fn ends(&self, causes: &[Cause], coarser: impl Fn(Group) -> Group) -> Vec<Ends> {
+        let wanted = |ends: &&Ends| ends.cause.is_some_and(|cause| causes.contains(&cause));
+        sum(self.ends.iter().filter(wanted), coarser)
+    }
+
+    /// Processes whose connections pile up, those with most first, so many at most.
+    #[must_use]
+    pub fn suspects(&self, most: usize) -> Vec<u32> {
+        let by_process =
+            self.standing(&[State::CLOSE_WAIT], |group| Group { pid: group.pid, ..Group::default() });
+        by_process.iter().filter_map(|standing| standing.group.pid).take(most).collect()
+    }
+
+    /// The network namespace of that number.
+    #[must_use]
+    pub fn namespace(&self, netns: u32) -> Option<&Namespace> {
+        self.namespaces.iter().find(|namespace| namespace.netns() == netns)
+    }
+
+    /// So many in the time watched, by second.
+    #[must_use]
+    pub fn per_second(&self, count: u64) -> f64 {
+        #[expect(clippy::cast_precision_loss, reason = "a rate for people, compared with thresholds")]
+        let (count, seconds) = (count as f64, self.watched_ns.max(1) as f64 / 1e9);
+        count / seconds
+    }
+}

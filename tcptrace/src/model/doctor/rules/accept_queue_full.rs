@@ -1,0 +1,86 @@
+//! Accept queues that are full: the kernel drops what nobody accepts.
+
+use crate::model::doctor::{
+    Facts, Finding, Group, Limits, Rule, Severity, Threshold, Unit,
+    facts::Listener,
+    words::{end, percent, rate, who},
+};
+
+static FULL: Threshold = Threshold {
+    name: "full",
+    default: 80.0,
+    unit: Unit::Percent,
+    why: "of the backlog; what is left does not carry a burst",
+};
+static WAITING: Threshold = Threshold {
+    name: "waiting",
+    default: 4.0,
+    unit: Unit::Count,
+    why: "fewer connections that wait can be a backlog of 1 or 2 that is meant",
+};
+
+pub(super) static RULE: Rule = Rule { name: "accept-queue-full", thresholds: &[&FULL, &WAITING], judge };
+
+fn judge(facts: &Facts, limits: &Limits) -> Vec<Finding> {
+    let overflows = |netns| {
+        let namespace = facts.namespace(netns);
+        namespace.map_or(0, |namespace| namespace.counted().listen_overflows)
+    };
+    let judged = |listener: &Listener| {
+        let Listener { tuple, owner, queue, most, backlog, drops } = *listener;
+        let over = if drops > 0 { overflows(tuple.netns) } else { 0 };
+        // sk_acceptq_is_full(): one more than the backlog may wait.
+        let is_full = backlog > 0 && most >= backlog && u64::from(most) >= limits.count(&RULE, &WAITING);
+        let near = percent(most.into(), backlog.into()) >= limits.of(&RULE, &FULL)
+            && u64::from(most) >= limits.count(&RULE, &WAITING);
+        let dropping = over > 0 && (is_full || backlog == 0 || most >= backlog);
+        if !near && !dropping {
+            return None;
+        }
+        let severity = if dropping || is_full { Severity::Critical } else { Severity::Warning };
+        let what = if severity == Severity::Critical { "is full" } else { "is nearly full" };
+        let title = format!(
+            "the accept queue of {} {what}: {} does not accept fast enough",
+            end(tuple.laddr, tuple.lport),
+            who(owner)
+        );
+        let group = Group {
+            netns: tuple.netns,
+            ours: true,
+            port: Some(tuple.lport),
+            raddr: None,
+            pid: owner.map(|owner| owner.pid),
+        };
+        let filter = facts.filter(&group);
+        let somaxconn =
+            facts.namespace(tuple.netns).and_then(|namespace| namespace.latest.sysctls.count("somaxconn"));
+        let mut finding = Finding::new(&RULE, severity, title)
+            .about(group, owner, most.into())
+            .evidence(format!("{queue} connections wait to be accepted, {most} at most were seen; the backlog is {backlog}"));
+        if drops > 0 {
+            finding = finding.evidence(format!(
+                "it dropped {drops} SYNs and ACKs, {}; ListenOverflows rose by {over}",
+                rate(facts.per_second(drops)),
+            ));
+        }
+        if let Some(somaxconn) = somaxconn {
+            let capped = u64::from(backlog) == somaxconn;
+            finding = finding.evidence(format!(
+                "net.core.somaxconn is {somaxconn}{}",
+                if capped { ": it caps what the application asks for in listen()" } else { ", so the backlog is what the application asked for in listen()" }
+            ));
+            finding = finding.remedy(if capped {
+                "find out why accept() is late first; a longer queue (somaxconn and listen()) only carries bursts"
+            } else {
+                "find out why accept() is late first; a longer queue (the backlog of listen(): listen ... backlog= in nginx, tcp-backlog in Redis) only carries bursts"
+            });
+        }
+        Some(
+            finding
+                .more(format!("ss -ltn sport = :{}", tuple.lport))
+                .more(format!("tcptrace -r{filter}"))
+                .more(format!("tcptrace hist 1{filter}")),
+        )
+    };
+    facts.listeners.iter().filter_map(judged).collect()
+}

@@ -1,0 +1,37 @@
+//! Connections of processes here that are refused.
+
+use crate::model::{
+    cause::Cause,
+    doctor::{
+        Facts, Finding, Limits, Rule, Severity, Threshold, Unit,
+        words::{many, place, rate, who},
+    },
+};
+
+static COUNT: Threshold = Threshold {
+    name: "count",
+    default: 5.0,
+    unit: Unit::Count,
+    why: "fewer are retries while a peer is restarted",
+};
+
+pub(super) static RULE: Rule = Rule { name: "connect-refused", thresholds: &[&COUNT], judge };
+
+fn judge(facts: &Facts, limits: &Limits) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for all in facts.ends(&[Cause::Refused], |group| group) {
+        if all.count < limits.count(&RULE, &COUNT) {
+            continue;
+        }
+        let to = place(&all.group);
+        let title = format!("{to} refuses {}: {}", who(all.owner), many(all.count, "connection"));
+        let filter = facts.filter(&all.group);
+        findings.push(
+            Finding::new(&RULE, Severity::Warning, title)
+                .about(all.group, all.owner, all.count)
+                .evidence(format!("{}; each SYN was answered by a RST", rate(facts.per_second(all.count))))
+                .more(format!("tcptrace conns{filter} --cause refused")),
+        );
+    }
+    findings
+}

@@ -1,0 +1,58 @@
+//! FIN_WAIT1 that stays: what was sent, the FIN among it, is not acknowledged.
+
+use crate::model::{
+    doctor::{
+        Facts, Finding, Limits, Rule, Severity, Threshold, Unit, Group,
+        words::{examples, many, peers, place, span},
+    },
+    state::State,
+};
+
+static AGE: Threshold = Threshold {
+    name: "age",
+    default: 5.0,
+    unit: Unit::Seconds,
+    why: "the segment has been sent again four times by then, or the window has been closed that long",
+};
+static COUNT: Threshold = Threshold {
+    name: "count",
+    default: 5.0,
+    unit: Unit::Count,
+    why: "one or two are peers that went away",
+};
+
+pub(super) static RULE: Rule = Rule { name: "fin-wait1-stuck", thresholds: &[&AGE, &COUNT], judge };
+
+fn judge(facts: &Facts, limits: &Limits) -> Vec<Finding> {
+    let service = |group: Group| Group { pid: None, ..group.any_peer() };
+    let mut findings = Vec::new();
+    for all in facts.standing(&[State::FIN_WAIT1], service) {
+        let old = all.older_than(limits.ns(&RULE, &AGE));
+        if old < limits.count(&RULE, &COUNT) {
+            continue;
+        }
+        let is_part = |part: &&crate::model::doctor::facts::Standing| {
+            part.state == Some(State::FIN_WAIT1) && service(part.group) == all.group
+        };
+        let closed = all.window_closed > all.unanswered;
+        let why = if closed { "their peers' windows are closed" } else { "their peers do not acknowledge" };
+        let title = format!("{} of {} stay in FIN_WAIT1: {why}", many(old, "connection"), place(&all.group));
+        let filter = facts.filter(&all.group);
+        let finding = Finding::new(&RULE, Severity::Warning, title)
+            .about(all.group, all.owner, old)
+            .evidence(format!("the oldest has been there for {} at least", span(all.oldest_ns())))
+            .evidence(format!(
+                "{} wait for a window to open (zero window), {} have sent something again",
+                all.window_closed, all.unanswered
+            ))
+            .evidence(format!("peers: {}", peers(facts.standing.iter().filter(is_part))))
+            .evidence(examples(&all.examples));
+        let finding = if closed {
+            finding.remedy("the peer's application does not read: look there; TCP_USER_TIMEOUT on the socket, or a smaller tcp_orphan_retries, ends it sooner")
+        } else {
+            finding.remedy("segments are lost on the way, or the peer is gone: look at the way to it")
+        };
+        findings.push(finding.more(format!("tcptrace -r{filter} --state fin-wait1")).more("ss -tonp state fin-wait-1"));
+    }
+    findings
+}

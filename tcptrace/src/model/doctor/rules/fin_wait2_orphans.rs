@@ -1,0 +1,61 @@
+//! Orphans in FIN_WAIT2: connections closed here whose peers do not close their half.
+
+use crate::model::{
+    doctor::{
+        Facts, Finding, Group, Limits, Rule, Severity, Threshold, Unit,
+        words::{examples, many, peers, place, span},
+    },
+    state::State,
+};
+
+static COUNT: Threshold = Threshold {
+    name: "count",
+    default: 100.0,
+    unit: Unit::Count,
+    why: "minisocks are small and go after tcp_fin_timeout; fewer cost nothing",
+};
+static AGE: Threshold = Threshold {
+    name: "age",
+    default: 2.0,
+    unit: Unit::Seconds,
+    why: "a peer that closes at all does so within a round trip or two",
+};
+
+pub(super) static RULE: Rule = Rule { name: "fin-wait2-orphans", thresholds: &[&COUNT, &AGE], judge };
+
+fn judge(facts: &Facts, limits: &Limits) -> Vec<Finding> {
+    let service = |group: Group| Group { pid: None, ..group.any_peer() };
+    let orphan = |part: &&crate::model::doctor::facts::Standing| {
+        part.minisocks && part.state == Some(State::FIN_WAIT2)
+    };
+    let orphans = crate::model::doctor::facts::sum(facts.standing.iter().filter(orphan), service);
+    let mut findings = Vec::new();
+    for all in orphans {
+        let old = all.older_than(limits.ns(&RULE, &AGE));
+        if old < limits.count(&RULE, &COUNT) {
+            continue;
+        }
+        let parts = facts.standing.iter().filter(orphan).filter(|part| service(part.group) == all.group);
+        let title = format!(
+            "the peers of {} do not close: {} in FIN_WAIT2",
+            place(&all.group),
+            many(all.count, "orphan")
+        );
+        let timeout = facts
+            .namespace(all.group.netns)
+            .and_then(|namespace| namespace.latest.sysctls.get("tcp_fin_timeout"))
+            .unwrap_or(60);
+        let filter = facts.filter(&all.group);
+        findings.push(
+            Finding::new(&RULE, Severity::Warning, title)
+                .about(all.group, all.owner, all.count)
+                .evidence(format!("{old} for more than {}, the oldest for {}", span(limits.ns(&RULE, &AGE)), span(all.oldest_ns())))
+                .evidence(format!("peers: {}", peers(parts)))
+                .evidence(format!("each goes after tcp_fin_timeout={timeout} s"))
+                .evidence(examples(&all.examples))
+                .more(format!("tcptrace hist 1{filter} --by raddr --sort fin-wait2"))
+                .more(format!("tcptrace conns{filter} --cause fin_wait2_timeout")),
+        );
+    }
+    findings
+}

@@ -1,0 +1,58 @@
+//! LAST_ACK and CLOSING that stay: the last ACK does not come.
+
+use crate::model::{
+    doctor::{
+        Facts, Finding, Group, Limits, Rule, Severity, Threshold, Unit,
+        words::{examples, many, peers, place, span},
+    },
+    state::State,
+};
+
+static AGE: Threshold = Threshold {
+    name: "age",
+    default: 5.0,
+    unit: Unit::Seconds,
+    why: "the FIN has been sent again four times by then",
+};
+static COUNT: Threshold = Threshold {
+    name: "count",
+    default: 5.0,
+    unit: Unit::Count,
+    why: "one or two are peers that went away",
+};
+const STATES: [State; 2] = [State::LAST_ACK, State::CLOSING];
+
+pub(super) static RULE: Rule = Rule { name: "last-ack-stuck", thresholds: &[&AGE, &COUNT], judge };
+
+fn judge(facts: &Facts, limits: &Limits) -> Vec<Finding> {
+    let service = |group: Group| Group { pid: None, ..group.any_peer() };
+    let mut findings = Vec::new();
+    for all in facts.standing(&STATES, service) {
+        let old = all.older_than(limits.ns(&RULE, &AGE));
+        if old < limits.count(&RULE, &COUNT) {
+            continue;
+        }
+        let is_part = |part: &&crate::model::doctor::facts::Standing| {
+            part.state.is_some_and(|state| STATES.contains(&state)) && service(part.group) == all.group
+        };
+        let title = format!(
+            "{} of {} stay in LAST_ACK or CLOSING: their peers do not acknowledge the FIN",
+            many(old, "connection"),
+            place(&all.group)
+        );
+        let filter = facts.filter(&all.group);
+        findings.push(
+            Finding::new(&RULE, Severity::Warning, title)
+                .about(all.group, all.owner, old)
+                .evidence(format!("the oldest has been there for {} at least", span(all.oldest_ns())))
+                .evidence_if(all.window_closed > 0, || {
+                    format!("{} wait for a window to open (zero window)", all.window_closed)
+                })
+                .evidence(format!("{} have sent something again", all.unanswered))
+                .evidence(format!("peers: {}", peers(facts.standing.iter().filter(is_part))))
+                .evidence(examples(&all.examples))
+                .more(format!("tcptrace -r{filter} --state last-ack,closing")),
+        );
+    }
+    findings
+}

@@ -1,0 +1,61 @@
+//! Clients that open a connection for each request.
+
+use crate::model::doctor::{
+    Facts, Finding, Limits, Rule, Severity, Threshold, Unit,
+    words::{percent, place, rate, span, who},
+};
+
+static RATE: Threshold = Threshold {
+    name: "rate",
+    default: 10.0,
+    unit: Unit::PerSecond,
+    why: "connections to one destination; fewer cost little",
+};
+static TRIPS: Threshold = Threshold {
+    name: "part",
+    default: 150.0,
+    unit: Unit::Percent,
+    why: "of a round trip, that a connection is open; one request and its answer take one, so that the handshake was as dear",
+};
+static TRIP: Threshold = Threshold {
+    name: "round-trip",
+    default: 0.001,
+    unit: Unit::Seconds,
+    why: "shorter ones are in the same rack or host, where a handshake costs next to nothing",
+};
+
+pub(super) static RULE: Rule = Rule { name: "short-connections", thresholds: &[&RATE, &TRIPS, &TRIP], judge };
+
+fn judge(facts: &Facts, limits: &Limits) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for lives in crate::model::doctor::facts::sum(&facts.lives, |group| group) {
+        let per_second = facts.per_second(lives.count);
+        let (Some(trip_ns), Some(open_ns)) = (lives.handshake.mean_ns(), lives.established.mean_ns()) else {
+            continue;
+        };
+        let short = percent(open_ns, trip_ns) <= limits.of(&RULE, &TRIPS);
+        if !short || per_second < limits.of(&RULE, &RATE) || trip_ns < limits.ns(&RULE, &TRIP) {
+            continue;
+        }
+        let title = format!(
+            "{} opens a connection to {} for each request: {}",
+            who(lives.owner),
+            place(&lives.group),
+            rate(per_second)
+        );
+        let filter = facts.filter(&lives.group);
+        findings.push(
+            Finding::new(&RULE, Severity::Warning, title)
+                .about(lives.group, lives.owner, lives.count)
+                .evidence(format!(
+                    "{} connections, open for {} on average; the handshake alone took {}",
+                    lives.count,
+                    span(open_ns),
+                    span(trip_ns)
+                ))
+                .more(format!("tcptrace conns{filter}"))
+                .more(format!("tcptrace hist -d 10s --time-in-state{filter}")),
+        );
+    }
+    findings
+}
