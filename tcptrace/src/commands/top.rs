@@ -8,15 +8,22 @@ use rustix::process::{Signal, getpid, kill_process};
 use tokio::sync::mpsc;
 
 use super::{
+    examiner::Examiner,
     lines::colored,
     sink::{Moment, Plan, Scene, Sink, Start, wanted},
     watch::{self, Outcome},
 };
 use crate::{
     cli::{Format, Top as Args},
-    kernel::{cgroup::Paths, clock, survey::ephemeral_ports, usage},
+    kernel::{
+        cgroup::Paths,
+        clock, config,
+        survey::{Scope, ephemeral_ports},
+        usage,
+    },
     model::{
-        event::Event,
+        doctor::{Finding, Limits},
+        event::{Event, Kind},
         filter::Filter,
         found::Survey,
         loss::Loss,
@@ -36,6 +43,8 @@ use crate::{
 const TABLE_NS: u64 = 1_000_000_000;
 /// Least time between two drawings, in ns.
 const FRAME_NS: u64 = 100_000_000;
+/// Time that is judged as one, in ns.
+const JUDGE_NS: u64 = 10_000_000_000;
 /// Rows of the tables.
 const ROWS: usize = 1000;
 /// Connections of a row that are listed.
@@ -53,12 +62,15 @@ pub async fn run(args: &Args) -> anyhow::Result<Outcome> {
             "top draws on a terminal\nwhy: stdout is none\nfix: run it in a terminal; tcptrace hist 1 prints tables anywhere"
         );
     }
-    watch::run(Plan::new(&args.shared), |start| Live::begin(args, start)).await
+    let limits = Limits(config::settings(None)?);
+    let plan = Plan { retransmits: true, ..Plan::new(&args.shared) };
+    watch::run(plan, |start| Live::begin(args, limits, start)).await
 }
 
 /// The view, what it is drawn from, and the terminal.
 struct Live {
     tally: Tally,
+    examiner: Examiner,
     top: Top,
     screen: Screen,
     keys: mpsc::UnboundedReceiver<Input>,
@@ -69,12 +81,15 @@ struct Live {
     frame_ns: u64,
     /// Something that is on the screen has changed.
     changed: bool,
+    /// When the host is judged again, and what was wrong with it before.
+    judge_ns: u64,
+    findings: Option<Vec<Finding>>,
     /// At the last table: when, events so far, CPU time so far.
     last: (u64, u64, u64),
 }
 
 impl Live {
-    fn begin(args: &Args, start: &Start<'_>) -> anyhow::Result<Self> {
+    fn begin(args: &Args, limits: Limits, start: &Start<'_>) -> anyhow::Result<Self> {
         let mut paths = Paths::default();
         let (sender, keys) = mpsc::unbounded_channel();
         let screen = Screen::take().context("the terminal cannot be drawn on")?;
@@ -91,6 +106,7 @@ impl Live {
             .context("keys cannot be read")?;
         Ok(Self {
             tally: Tally::new(By::Port, ephemeral_ports(), false).limited_to(args.shared.max_sockets),
+            examiner: Examiner::new(limits),
             top: Top::new(start.clock, colored(args.shared.color), Box::new(move |id| paths.get(id))),
             screen,
             keys,
@@ -99,6 +115,8 @@ impl Live {
             table_ns: start.now_ns,
             frame_ns: 0,
             changed: true,
+            judge_ns: u64::MAX,
+            findings: None,
             last: (start.now_ns, 0, usage::cpu_ns()),
         })
     }
@@ -140,7 +158,23 @@ impl Live {
         sockets.sort_by_key(|socket| (std::cmp::Reverse(socket.age_ns(now_ns)), socket.tuple.rport));
         sockets.truncate(SOCKETS);
         let connection = top.connection().and_then(|id| tally.socket(id, scene.sockets(), now_ns));
-        top.refresh(Refresh { header, ports, owners, resets, sockets, connection, now_ns });
+        let findings = self.findings.clone();
+        top.refresh(Refresh { header, ports, owners, resets, findings, sockets, connection, now_ns });
+    }
+
+    /// Judges the host, when it is time.
+    fn judge(&mut self, scene: &Scene<'_>) {
+        let Self { examiner, tally, findings, judge_ns, .. } = self;
+        let begins = scene.moment == Moment::Begin;
+        if !begins && scene.now_ns < *judge_ns {
+            return;
+        }
+        tally.listeners(scene.sockets());
+        if !begins {
+            *findings = Some(examiner.judge(&examiner.facts(scene, tally)));
+        }
+        examiner.begin(scene, tally);
+        *judge_ns = scene.now_ns + JUDGE_NS;
     }
 
     /// As the shell expects it of Ctrl-Z.
@@ -154,14 +188,18 @@ impl Live {
 impl Sink for Live {
     fn event(&mut self, event: &Event) {
         self.tally.event(event);
-        self.top.event(event);
-        self.changed |= self.top.follows_events();
+        self.examiner.event(event, &self.tally);
+        if event.kind != Kind::Retransmit {
+            self.top.event(event);
+            self.changed |= self.top.follows_events();
+        }
     }
 
     fn lost(&mut self, _ts_ns: u64, _lost: &Loss) {}
 
     fn surveyed(&mut self, survey: &Survey, filter: &Filter, now_ns: u64) {
         self.tally.surveyed(survey, now_ns, |socket| wanted(filter, socket, now_ns));
+        self.examiner.surveyed(survey, now_ns);
     }
 
     fn turned_away(&mut self) -> u64 {
@@ -181,10 +219,15 @@ impl Sink for Live {
         clock::monotonic_ns() >= self.table_ns
     }
 
+    fn scope(&self) -> Scope {
+        Scope::Unsettled
+    }
+
     fn draw(&mut self, scene: &Scene<'_>) {
         if scene.moment == Moment::End {
             return;
         }
+        self.judge(scene);
         if scene.now_ns >= self.table_ns || scene.moment == Moment::Begin {
             self.refresh(scene);
             self.table_ns = scene.now_ns + TABLE_NS;

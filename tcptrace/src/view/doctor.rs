@@ -91,20 +91,27 @@ fn write_finding(out: &mut String, finding: &Finding, columns: usize, colored: b
     let _ = writeln!(out, "{style}{word:<INDENT$}{style:#}{bold}{}{bold:#}", finding.rule);
     let _ = write!(out, "{:INDENT$}", "");
     out.push_str(&wrapped(&finding.title, INDENT, INDENT, columns));
+    out.push_str(&details(finding, columns));
+}
+
+/// All about a finding but what it is called.
+pub(super) fn details(finding: &Finding, columns: usize) -> String {
+    let mut out = String::new();
     for (index, line) in finding.evidence.iter().enumerate() {
-        paragraph(out, if index == 0 { "  seen" } else { "" }, line, columns);
+        paragraph(&mut out, if index == 0 { "  seen" } else { "" }, line, columns);
     }
-    paragraph(out, "  why", page(finding.rule, Part::Comes), columns);
+    paragraph(&mut out, "  why", page(finding.rule, Part::Comes), columns);
     let first = finding.remedy.iter().map(String::as_str).map(sentence);
     let remedies = first.chain([page(finding.rule, Part::Do).to_owned()]);
     for (index, line) in remedies.enumerate() {
-        paragraph(out, if index == 0 { "  do" } else { "" }, &line, columns);
+        paragraph(&mut out, if index == 0 { "  do" } else { "" }, &line, columns);
     }
     // A command that is to be copied stays on one line.
     let explain = format!("tcptrace explain {}", finding.rule);
     for (index, command) in finding.more.iter().chain([&explain]).enumerate() {
         let _ = writeln!(out, "{:<INDENT$}{command}", if index == 0 { "  more" } else { "" });
     }
+    out
 }
 
 fn sentence(text: &str) -> String {

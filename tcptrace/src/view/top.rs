@@ -15,6 +15,7 @@ use super::report::{Cgroups, Resets, text};
 use crate::{
     kernel::clock::Clock,
     model::{
+        doctor::Finding,
         event::{Event, Id},
         socket::Socket,
         state::State,
@@ -52,6 +53,8 @@ enum Page {
     Resets,
     /// The last transitions and RSTs.
     Stream,
+    /// What is wrong.
+    Findings,
     /// The connections of a row.
     Row(Key),
     /// One connection.
@@ -61,7 +64,7 @@ enum Page {
 }
 
 /// The pages that have a tab and a number, in their order.
-const TABS: [Page; 4] = [Page::Ports, Page::Owners, Page::Resets, Page::Stream];
+const TABS: [Page; 5] = [Page::Ports, Page::Owners, Page::Resets, Page::Stream, Page::Findings];
 
 /// What stands above all pages.
 #[derive(Clone, Debug, Default)]
@@ -91,6 +94,8 @@ pub struct Refresh {
     pub owners: Table,
     /// The ledger.
     pub resets: Resets,
+    /// What was found wrong in the last seconds that were judged; `None` before the first judgement.
+    pub findings: Option<Vec<Finding>>,
     /// The sockets of the row that is looked at (see [`Top::row`]).
     pub sockets: Vec<Socket>,
     /// The connection that is looked at (see [`Top::connection`]), if it still exists.
@@ -218,7 +223,9 @@ impl Top {
     /// Whether each event changes what is on the screen.
     #[must_use]
     pub fn follows_events(&self) -> bool {
-        self.held.is_none() && !matches!(self.page, Page::Help | Page::Row(_) | Page::Owners | Page::Resets)
+        let still =
+            matches!(self.page, Page::Help | Page::Row(_) | Page::Owners | Page::Resets | Page::Findings);
+        self.held.is_none() && !still
     }
 
     /// A key was pressed.
@@ -235,7 +242,7 @@ impl Top {
         match key.code {
             KeyCode::Char('q') => self.over = true,
             KeyCode::Esc | KeyCode::Backspace | KeyCode::Left => self.back(key.code == KeyCode::Esc),
-            KeyCode::Char(digit @ '1'..='4') => self.turn_to_tab(digit as usize - '1' as usize),
+            KeyCode::Char(digit @ '1'..='5') => self.turn_to_tab(digit as usize - '1' as usize),
             KeyCode::Tab => self.turn_by(1),
             KeyCode::BackTab => self.turn_by(TABS.len() - 1),
             KeyCode::Char('?' | 'h') => self.open(Page::Help),
@@ -372,6 +379,7 @@ impl Top {
             Page::Owners => self.owners().count(),
             Page::Resets => self.resets().count(),
             Page::Stream => self.stream().count(),
+            Page::Findings => self.findings().count(),
             Page::Row(_) => self.sockets().count(),
             Page::Connection(_) | Page::Help => 0,
         }
@@ -419,6 +427,11 @@ impl Top {
             ];
             words.iter().any(|word| self.matches(word))
         })
+    }
+
+    fn findings(&self) -> impl Iterator<Item = &Finding> {
+        let all = self.shown.iter().filter_map(|shown| shown.findings.as_ref()).flatten();
+        all.filter(|finding| self.matches(&finding.title) || self.matches(finding.rule))
     }
 
     /// The last transitions and RSTs, the newest first.

@@ -109,20 +109,18 @@ pub(super) fn peers<'a, C: Counted + 'a>(parts: impl IntoIterator<Item = &'a C>)
 impl Facts {
     /// The flags of a command that shows a group's connections.
     pub(super) fn filter(&self, group: &Group) -> String {
-        let mut flags = String::new();
-        if self.namespaces.len() > 1 && group.netns != 0 {
-            flags += &format!(" -N {}", group.netns);
-        }
-        if let Some(port) = group.port {
-            flags += &format!(" -{} {port}", if group.ours { 'L' } else { 'D' });
-        }
-        if let Some(raddr) = group.raddr {
-            flags += &format!(" --raddr {}", ip(raddr));
-        }
-        if let (None, Some(pid)) = (group.port, group.pid) {
-            flags += &format!(" -p {pid}");
-        }
-        flags
+        let several = self.namespaces.len() > 1 && group.netns != 0;
+        let side = if group.ours { 'L' } else { 'D' };
+        let process = if group.port.is_none() { group.pid } else { None };
+        [
+            several.then(|| format!(" -N {}", group.netns)),
+            group.port.map(|port| format!(" -{side} {port}")),
+            group.raddr.map(|raddr| format!(" --raddr {}", ip(raddr))),
+            process.map(|pid| format!(" -p {pid}")),
+        ]
+        .into_iter()
+        .flatten()
+        .collect()
     }
 
     /// Where a network namespace is, if there is more than one.

@@ -60,7 +60,7 @@ fn minisocks() -> Survey {
 }
 
 fn counted_by_the_kernel(netns: u32, at_ns: u64, out_rsts: u64, estab_resets: u64) -> Health {
-    Health { counters: Snmp { netns, at_ns, out_rsts, estab_resets, ..Snmp::default() }, ..Health::default() }
+    Health { counters: Snmp { netns, at_ns, estab_resets, out_rsts, ..Snmp::default() }, ..Health::default() }
 }
 
 /// A tally at its start, with what was there.

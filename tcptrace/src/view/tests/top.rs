@@ -12,6 +12,8 @@ use super::{
 };
 use crate::{
     model::{
+        doctor::{Facts, Finding, Limits, facts::Namespace, judge},
+        health::{Health, Sockstat, Sysctls},
         socket::Socket,
         tally::{By, Sort},
     },
@@ -49,7 +51,22 @@ fn refresh(top: &mut Top) {
         None => Vec::new(),
     };
     let connection = top.connection().and_then(|id| tally.socket(id, sockets().into_iter(), now_ns));
-    top.refresh(Refresh { header, ports, owners, resets: resets(), sockets: of_row, connection, now_ns });
+    let findings = Some(findings());
+    let sockets = of_row;
+    top.refresh(Refresh { header, ports, owners, resets: resets(), findings, sockets, connection, now_ns });
+}
+
+/// Two findings, of a host that is given as facts.
+fn findings() -> Vec<Finding> {
+    let namespace = |orphans, pages| Namespace {
+        latest: Health {
+            sockstat: Sockstat { orphans, time_wait: 0, pages },
+            sysctls: Sysctls(vec![("tcp_max_orphans", vec![1000]), ("tcp_mem", vec![100, 200, 300])]),
+            ..Health::default()
+        },
+        ..Namespace::default()
+    };
+    judge(&Facts { namespaces: vec![namespace(900, 310)], ..Facts::default() }, &Limits::default())
 }
 
 fn press(top: &mut Top, keys: &str) {
@@ -103,6 +120,11 @@ fn the_ledger() {
 #[test]
 fn the_stream() {
     insta::assert_snapshot!(page("4v"));
+}
+
+#[test]
+fn what_is_wrong() {
+    insta::assert_snapshot!(page("5v"));
 }
 
 #[test]
@@ -204,7 +226,7 @@ fn ctrl_c_ends_it() {
 fn no_size_and_no_key_is_too_much() {
     for (columns, rows) in [(1, 1), (2, 3), (10, 5), (300, 100), (80, 2)] {
         let mut top = top();
-        for key in "v\n\u{1b}12\t3v\n4v\n\n?v^\n\u{1b}1sssssss/x\n".chars() {
+        for key in "v\n\u{1b}12\t3v\n4v\n\n?v^\n\u{1b}5v1sssssss/x\n".chars() {
             press(&mut top, &key.to_string());
             refresh(&mut top);
             screen(&mut top, columns, rows);

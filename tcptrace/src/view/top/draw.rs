@@ -11,6 +11,7 @@ use ratatui::{
 use super::{Line, Page, Top, line::end};
 use crate::{
     model::{
+        doctor::{Finding, Severity},
         event::{Kind, ip},
         socket::Socket,
         state::State,
@@ -34,7 +35,7 @@ const ROOM_FOR_STREAM: u16 = 16;
 const ROOM_FOR_ALL: u16 = 30;
 
 const HELP: [&str; 17] = [
-    " 1 2 3 4, Tab     ports, owners, RSTs, stream",
+    " 1 2 3 4 5, Tab   ports, owners, RSTs, stream, findings",
     " Enter, ->        open: the connections of a port, one connection's page",
     " Esc, <-          back; Esc takes the filter away",
     " up down, j k     move; PgUp PgDn Home End",
@@ -85,6 +86,7 @@ impl Top {
             Page::Owners => self.owner_rows(frame, body, true),
             Page::Resets => self.reset_rows(frame, body, true),
             Page::Stream => self.stream_rows(frame, body),
+            Page::Findings => self.finding_rows(frame, body),
             Page::Row(key) => self.socket_rows(frame, body, &key),
             Page::Connection(_) => self.one(frame, body),
             Page::Help => frame.render_widget(Paragraph::new(HELP.join("\n")), body),
@@ -133,11 +135,16 @@ impl Top {
             ("2 owners", Page::Owners),
             ("3 RSTs", Page::Resets),
             ("4 stream", Page::Stream),
+            ("5 findings", Page::Findings),
         ];
+        let findings = self.shown.iter().filter_map(|shown| shown.findings.as_ref());
+        let found: usize = findings.map(Vec::len).sum();
         for (name, page) in &pages {
             let here = page == root;
+            let found = if *page == Page::Findings { found } else { 0 };
             let style = if here { Style::new().add_modifier(Modifier::REVERSED) } else { Style::new() };
-            let text = format!(" {name} ");
+            let style = if found > 0 { style.patch(self.style(ORANGE)) } else { style };
+            let text = if found > 0 { format!(" {name}: {found} ") } else { format!(" {name} ") };
             let width = u16::try_from(text.len()).unwrap_or(0);
             self.tabs.push((column, column + width));
             column += width;
@@ -283,6 +290,34 @@ impl Top {
         if let Some(row) = resets.rows.get(self.selected) {
             let paragraph = Paragraph::new(crate::view::report::explanation(row));
             frame.render_widget(paragraph.wrap(ratatui::widgets::Wrap { trim: true }), meaning);
+        }
+    }
+
+    /// What is wrong, and all about the selected one.
+    fn finding_rows(&mut self, frame: &mut Frame<'_>, area: Rect) {
+        let Some(shown) = &self.shown else { return };
+        let findings: Vec<_> = self.findings().cloned().collect();
+        if findings.is_empty() {
+            let judged = shown.findings.is_some();
+            let text = if judged { "nothing wrong in the last 10 s" } else { "looking for 10 s first" };
+            self.nothing(frame, area, text);
+            return;
+        }
+        let column = |name| Column { names: (name, name), right: false, gives_way: 0 };
+        let columns = vec![column("SEVERITY"), column("FINDING"), column("WHAT")];
+        let cells = |finding: &Finding| {
+            vec![finding.severity.name().to_owned(), finding.rule.to_owned(), finding.title.clone()]
+        };
+        let rows: Vec<_> = findings.iter().map(cells).collect();
+        let height = u16::try_from(rows.len() + 1).unwrap_or(u16::MAX).min(area.height / 2);
+        let [list, below] =
+            Layout::vertical([Constraint::Length(height + 1), Constraint::Fill(1)]).areas(area);
+        let critical =
+            |at: usize| findings.get(at).is_some_and(|finding| finding.severity == Severity::Critical);
+        self.list(frame, list, &(columns, rows), critical, true);
+        if let Some(finding) = findings.get(self.selected) {
+            let text = crate::view::doctor::details(finding, usize::from(area.width));
+            frame.render_widget(Paragraph::new(text), below);
         }
     }
 

@@ -65,8 +65,8 @@ fn judge(facts: &Facts, limits: &Limits) -> Vec<Finding> {
             continue;
         }
         rows.sort_by_key(|row| std::cmp::Reverse(row.recent));
-        let asks = |row: &&Reset| row.key.raddr.map(|raddr| format!("{} ({})", ip(raddr), row.recent));
-        let peers: Vec<String> = rows.iter().take(4).filter_map(|row| asks(&row)).collect();
+        let asks = |row: &Reset| row.key.raddr.map(|raddr| format!("{} ({})", ip(raddr), row.recent));
+        let peers: Vec<String> = rows.iter().take(4).filter_map(|row| asks(row)).collect();
         let group = Group { netns, ours: true, port: Some(port), ..Group::default() };
         let title = format!("nothing listens on port {port}, and it is asked for {count} times, {}", rate(facts.per_second(count)));
         let filter = facts.filter(&group);

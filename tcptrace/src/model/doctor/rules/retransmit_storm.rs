@@ -3,7 +3,7 @@
 use crate::model::{
     doctor::{
         Facts, Finding, Limits, Rule, Severity, Threshold, Unit,
-        facts::{Retransmits, sum},
+        facts::{Namespace, Retransmits, sum},
         words::{ends, many, percent, place, rate},
     },
     state::State,
@@ -35,7 +35,7 @@ fn judge(facts: &Facts, limits: &Limits) -> Vec<Finding> {
     let data = |part: &&Retransmits| !matches!(part.state, Some(State::SYN_SENT | State::SYN_RECV));
     let mut findings = Vec::new();
     for all in sum(facts.retransmits.iter().filter(data), crate::model::doctor::Group::peer_alone) {
-        let counted = facts.namespace(all.group.netns).map(|namespace| namespace.counted()).unwrap_or_default();
+        let counted = facts.namespace(all.group.netns).map(Namespace::counted).unwrap_or_default();
         let part = percent(all.count, counted.out_segs);
         let few = all.count < limits.count(&RULE, &COUNT) || all.seconds < limits.count(&RULE, &SECONDS);
         if few || counted.out_segs > 0 && part < limits.of(&RULE, &PART) {

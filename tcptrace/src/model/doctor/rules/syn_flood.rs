@@ -3,6 +3,7 @@
 use crate::model::{
     doctor::{
         Facts, Finding, Group, Limits, Rule, Severity, Threshold, Unit,
+        facts::Namespace,
         words::{many, peers, percent, place, rate, who},
     },
     state::State,
@@ -28,7 +29,7 @@ fn judge(facts: &Facts, limits: &Limits) -> Vec<Finding> {
     let mut findings = Vec::new();
     for all in &half_open {
         let netns = all.group.netns;
-        let counted = facts.namespace(netns).map(|namespace| namespace.counted()).unwrap_or_default();
+        let counted = facts.namespace(netns).map(Namespace::counted).unwrap_or_default();
         let cookies = if facts.filtered { 0 } else { counted.syncookies_sent };
         if all.count < limits.count(&RULE, &COUNT) && cookies == 0 {
             continue;
