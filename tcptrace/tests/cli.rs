@@ -81,6 +81,11 @@ fn help_of_rst() {
 }
 
 #[test]
+fn help_of_doctor() {
+    insta::assert_snapshot!(help(&["doctor", "--help"]));
+}
+
+#[test]
 fn help_of_probes() {
     insta::assert_snapshot!(help(&["probes", "--help"]));
 }
@@ -186,6 +191,10 @@ fn wrong_usage_is_explained() {
         &["-q", "-v"],
         &["-L", "80", "-L", "443"],
         &["-L", "80", "trace"],
+        &["doctor", "--set", "close-wait-leak"],
+        &["doctor", "--set", "close-wait.age=1s"],
+        &["doctor", "--set", "close-wait-leak.count=1"],
+        &["doctor", "--set", "close-wait-leak.age=old"],
     ] {
         let _ = writeln!(told, "$ tcptrace {}\n{}", args.join(" "), refused(args));
     }
@@ -228,6 +237,36 @@ fn a_cgroup_that_is_not_there_is_named() {
     assert_eq!(what, "tcptrace: no cgroup /no/such/cgroup");
     assert!(why.contains("/no/such/cgroup") || why.contains("no cgroup2 tree"), "{why}");
     assert!(fix.contains("/proc/PID/cgroup"), "{fix}");
+}
+
+#[test]
+fn settings_of_doctor_that_cannot_be_read_are_named() {
+    let directory = std::env::temp_dir().join(format!("tcptrace-cli-{}-settings", std::process::id()));
+    fs::create_dir_all(&directory).unwrap();
+    let mut told = String::new();
+    for (name, text) in [
+        ("form", "close-wait-leak = 5"),
+        ("syntax", "[close-wait-leak]\nage = "),
+        ("rule", "[close-wait]\nage = \"30s\""),
+        ("value", "[close-wait-leak]\nage = \"old\""),
+        ("kind", "[close-wait-leak]\nage = [30]"),
+    ] {
+        let path = directory.join(name);
+        fs::write(&path, text).unwrap();
+        let lines = three_lines(&tcptrace(&["doctor", "--config", path.to_str().unwrap()]));
+        let _ = writeln!(told, "{}\n", lines.join("\n").replace(directory.to_str().unwrap(), "DIR"));
+    }
+    fs::remove_dir_all(&directory).unwrap();
+    let missing = three_lines(&tcptrace(&["doctor", "--config", "/no/such/file"]));
+    let _ = writeln!(told, "{}", missing.join("\n"));
+    insta::assert_snapshot!(told);
+}
+
+#[test]
+fn doctor_prints_no_csv() {
+    let [what, why, fix] = three_lines(&tcptrace(&["doctor", "-o", "csv"]));
+    assert_eq!(what, "tcptrace: doctor prints no CSV");
+    assert!(why.contains("no table") && fix == "fix: tcptrace doctor -o json", "{why} {fix}");
 }
 
 // Without rights.
@@ -285,6 +324,7 @@ fn a_user_without_rights_is_told_which_and_what_to_do() {
         (&[][..], "fix: sudo tcptrace"),
         (&["-L", "443", "--state", "close-wait"], "fix: sudo tcptrace -L 443 --state close-wait"),
         (&["trace", "-o", "json"], "fix: sudo tcptrace trace -o json"),
+        (&["doctor", "-d", "1m"], "fix: sudo tcptrace doctor -d 1m"),
     ] {
         let lines = three_lines(&copy.run(args));
         assert_eq!(lines[0], "tcptrace: cannot watch the kernel: CAP_BPF and CAP_PERFMON are missing");
@@ -343,6 +383,22 @@ fn nobody_reads_the_help_and_nothing_panics() {
     let output = child.wait_with_output().unwrap();
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert!(!stderr.contains("panicked"), "{stderr}");
+}
+
+#[test]
+fn rules_are_listed_without_rights() {
+    let copy = Copy::new("rules");
+    let rules = copy.run(&["doctor", "--rules"]);
+    assert_eq!((rules.status, rules.stderr.as_str()), (Some(0), ""));
+    assert!(rules.stdout.lines().all(|line| line.chars().count() <= 100), "{}", rules.stdout);
+    // What is a heading there is a word that is explained.
+    let names: Vec<&str> =
+        rules.stdout.lines().filter(|line| !line.contains(' ') && !line.is_empty()).collect();
+    assert!(names.contains(&"close-wait-leak") && names.len() >= 25, "{names:?}");
+    for name in names {
+        let page = copy.run(&["explain", name]);
+        assert!(page.status == Some(0) && page.stdout.starts_with(&format!("{name}: a finding")), "{name}");
+    }
 }
 
 #[test]

@@ -27,8 +27,8 @@ Examples:
   sudo tcptrace hist 1                 sockets per port and state, every second
   sudo tcptrace rst                    who sends RSTs, and why
   sudo tcptrace top                    all of that live, on the terminal
-  sudo tcptrace doctor                 what is wrong on this host, and what to do
-  tcptrace explain close-wait          what a state, a cause or a RST reason means, and what to do
+  sudo tcptrace doctor                 what is wrong here, and what to do
+  tcptrace explain close-wait          what a word means, and what to do about it
   sudo tcptrace probes                 what this kernel lets be seen, and a self-test
 
 Exit status: 0 done; 1 could not run; 2 wrong usage; 3 events lost with --strict.";
@@ -137,12 +137,12 @@ pub enum Command {
     /// Prints the ledger of RSTs: who sent them, why, from which state, how many
     #[command(after_help = RST_EXAMPLES, max_term_width = 100)]
     Rst(Rst),
+    /// Looks for 10 s (or as -d says), then tells what is wrong on this host, with evidence and the remedy
+    #[command(after_help = DOCTOR_EXAMPLES, max_term_width = 100)]
+    Doctor(Doctor),
     /// Prints what this kernel lets tcptrace see, proves it, and says what it costs
     #[command(after_help = PROBES_EXAMPLES, max_term_width = 100)]
     Probes(Probes),
-    /// Looks for a while, then says what is wrong on this host, with evidence and the remedy
-    #[command(after_help = DOCTOR_EXAMPLES, max_term_width = 100)]
-    Doctor(Doctor),
     /// Shows all of that live, on the terminal
     #[command(after_help = TOP_EXAMPLES, max_term_width = 100)]
     Top(Top),

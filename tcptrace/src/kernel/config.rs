@@ -5,7 +5,6 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::Context as _;
 use toml::{Table, Value};
 
 use crate::model::doctor::Setting;
@@ -27,30 +26,44 @@ pub fn settings(named: Option<&Path>) -> anyhow::Result<Vec<Setting>> {
             )
         })?,
     };
-    parse(&text).with_context(|| format!("cannot use the configuration {}", path.display()))
+    parse(&text).map_err(|why| {
+        anyhow::anyhow!("cannot use the configuration {}\nwhy: {why}\nfix: {FORM}", path.display())
+    })
 }
 
-fn parse(text: &str) -> anyhow::Result<Vec<Setting>> {
-    let rules: Table = text.parse()?;
+/// What a file looks like.
+const FORM: &str = "a table for each rule, in it its thresholds: [close-wait-leak] and below it age = \"30s\"; \
+    tcptrace doctor --rules has all of them";
+
+/// Fails with what is wrong, on one line.
+fn parse(text: &str) -> Result<Vec<Setting>, String> {
+    let rules: Table = text.parse().map_err(|error| wrong_syntax(text, &error))?;
     let mut settings = Vec::new();
     for (rule, thresholds) in &rules {
         let Value::Table(thresholds) = thresholds else {
-            anyhow::bail!("`{rule}` is no table\nfix: write [{rule}], and its thresholds below");
+            return Err(format!("`{rule}` is no table"));
         };
         for (threshold, value) in thresholds {
             let value = match value {
                 Value::String(text) => text.clone(),
                 Value::Integer(number) => number.to_string(),
                 Value::Float(number) => number.to_string(),
-                other => anyhow::bail!(
-                    "{rule}.{threshold} is a number or a text, not of type {}",
-                    other.type_str()
-                ),
+                other => {
+                    let is = other.type_str();
+                    return Err(format!("{rule}.{threshold} is a number or a text, and here of type {is}"));
+                }
             };
-            settings.push(Setting::new(&format!("{rule}.{threshold}"), &value)?);
+            let setting = Setting::new(&format!("{rule}.{threshold}"), &value);
+            settings.push(setting.map_err(|error| error.to_string())?);
         }
     }
     Ok(settings)
+}
+
+fn wrong_syntax(text: &str, error: &toml::de::Error) -> String {
+    let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+    let line = before.matches('\n').count() + 1;
+    format!("line {line}: {}", error.message().replace('\n', ", "))
 }
 
 #[cfg(test)]
@@ -73,7 +86,7 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_said() {
-        let error = |text: &str| format!("{:#}", parse(text).unwrap_err());
+        let error = |text: &str| parse(text).unwrap_err();
         assert!(error("age = 3").contains("`age` is no table"));
         assert!(error("[no-such]\na = 1").contains("no rule `no-such`"));
         assert!(error("[closed-port]\ncount = \"many\"").contains("a number"));
