@@ -52,10 +52,8 @@ pub fn text(diagnosis: &Diagnosis, summary: &Summary, columns: Option<u16>, colo
     let verdict = match (diagnosis.of(Severity::Critical), diagnosis.of(Severity::Warning)) {
         (0, 0) => "Nothing wrong.".to_owned(),
         (0, warnings) => format!("{}.", counted(warnings, "warning")),
-        (criticals, 0) => format!("{} critical.", counted(criticals, "finding")),
-        (criticals, warnings) => {
-            format!("{} critical, {}.", counted(criticals, "finding"), counted(warnings, "warning"))
-        }
+        (criticals, 0) => format!("{criticals} critical."),
+        (criticals, warnings) => format!("{criticals} critical, {}.", counted(warnings, "warning")),
     };
     #[expect(clippy::cast_precision_loss, reason = "shown to a tenth of a second")]
     let seconds = summary.elapsed_us as f64 / 1e6;
@@ -71,7 +69,9 @@ pub fn text(diagnosis: &Diagnosis, summary: &Summary, columns: Option<u16>, colo
     let _ = write!(out, "{bold}{verdict}{bold:#} ");
     out.push_str(&wrapped(&looked, verdict.chars().count() + 1, 0, columns));
     if !summary.lost.is_none() {
-        let lost = format!("{} events were lost, so counts may be too small.", summary.lost.total());
+        let kinds = summary.lost.counts().into_iter().filter(|(_, count)| *count > 0);
+        let lost: Vec<String> = kinds.map(|(kind, count)| format!("{count} {kind}")).collect();
+        let lost = format!("Not everything was seen ({}): counts may be too small.", lost.join(", "));
         out.push_str(&wrapped(&lost, 0, 0, columns));
     }
     out
@@ -192,7 +192,7 @@ pub fn rules(colored: bool) -> String {
         out.push('\n');
     }
     out.push_str(
-        "Set one: tcptrace doctor --set close-wait-leak.age=30s. For always: /etc/tcptrace/doctor.toml\n",
+        "Set one: tcptrace doctor --set close-wait-leak.age=30s\nFor good: /etc/tcptrace/doctor.toml, [close-wait-leak] and below it age = \"30s\"\n",
     );
     out
 }

@@ -19,6 +19,7 @@ use crate::{
 };
 
 mod data;
+mod doctor;
 mod report;
 mod top;
 
