@@ -89,14 +89,15 @@ fn write_finding(out: &mut String, finding: &Finding, columns: usize, colored: b
     let style = if colored { color.on_default().bold() } else { Style::new() };
     let bold = if colored { Style::new().bold() } else { Style::new() };
     let _ = writeln!(out, "{style}{word:<INDENT$}{style:#}{bold}{}{bold:#}", finding.rule);
-    let _ = write!(out, "{:INDENT$}", "");
-    out.push_str(&wrapped(&finding.title, INDENT, INDENT, columns));
-    out.push_str(&details(finding, columns));
+    out.push_str(&details(finding, columns, true));
 }
 
-/// All about a finding but what it is called.
-pub(super) fn details(finding: &Finding, columns: usize) -> String {
+/// All about a finding but what it is called; `titled`: what it is in a sentence, too.
+pub(super) fn details(finding: &Finding, columns: usize, titled: bool) -> String {
     let mut out = String::new();
+    if titled {
+        paragraph(&mut out, "", &finding.title, columns);
+    }
     for (index, line) in finding.evidence.iter().enumerate() {
         paragraph(&mut out, if index == 0 { "  seen" } else { "" }, line, columns);
     }

@@ -4,7 +4,7 @@ use super::*;
 use crate::{
     model::{
         doctor::{
-            Facts, Group, Limits,
+            Facts, Group, Limits, RULES,
             facts::{Namespace, Standing},
             judge,
         },
@@ -93,5 +93,25 @@ fn a_healthy_host_is_told_so_and_losses_are_not_hidden() {
 fn rules_fit_eighty_columns() {
     for line in rules(false).lines() {
         assert!(line.chars().count() <= 80, "{line}");
+    }
+}
+
+#[test]
+fn every_rule_and_threshold_is_documented() {
+    let docs = include_str!("../../../../docs/findings.md");
+    for rule in RULES {
+        let row = docs.lines().find(|line| line.starts_with(&format!("| `{}` |", rule.name)));
+        let row = row.unwrap_or_else(|| panic!("docs/findings.md has no row of {}", rule.name));
+        let thresholds = rule.thresholds.iter();
+        let thresholds: Vec<String> =
+            thresholds.map(|one| format!("`{}={}`", one.name, one.unit.text(one.default))).collect();
+        assert!(row.ends_with(&format!("| {} |", thresholds.join(" "))), "{row}\n{thresholds:?}");
+    }
+    let told = json(&diagnosis(), &summary(Loss::default()), &clock());
+    for line in told.lines() {
+        let object: serde_json::Map<String, serde_json::Value> = serde_json::from_str(line).unwrap();
+        for field in object.keys() {
+            assert!(docs.contains(&format!("`{field}`")), "docs/findings.md does not have `{field}`");
+        }
     }
 }

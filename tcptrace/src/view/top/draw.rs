@@ -316,7 +316,10 @@ impl Top {
             |at: usize| findings.get(at).is_some_and(|finding| finding.severity == Severity::Critical);
         self.list(frame, list, &(columns, rows), critical, true);
         if let Some(finding) = findings.get(self.selected) {
-            let text = crate::view::doctor::details(finding, usize::from(area.width));
+            let width = usize::from(area.width);
+            let names = findings.iter().map(|finding| finding.rule.len()).max().unwrap_or_default();
+            let cut = "SEVERITY ".len() + names + 1 + finding.title.chars().count() > width;
+            let text = crate::view::doctor::details(finding, width, cut);
             frame.render_widget(Paragraph::new(text), below);
         }
     }
