@@ -101,7 +101,8 @@ fn every_rule_and_threshold_is_documented() {
     let docs = include_str!("../../../../docs/findings.md");
     for rule in RULES {
         let row = docs.lines().find(|line| line.starts_with(&format!("| `{}` |", rule.name)));
-        let row = row.unwrap_or_else(|| panic!("docs/findings.md has no row of {}", rule.name));
+        assert!(row.is_some(), "docs/findings.md has no row of {}", rule.name);
+        let row = row.unwrap();
         let thresholds = rule.thresholds.iter();
         let thresholds: Vec<String> =
             thresholds.map(|one| format!("`{}={}`", one.name, one.unit.text(one.default))).collect();
