@@ -4,7 +4,10 @@ use std::{num::NonZeroU64, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use super::values::{self, Blocks, Causes, Names, Numbers, Ports, StateTimes, States};
+use super::{
+    serve::{SERVE_EXAMPLES, Serve},
+    values::{self, Blocks, Causes, Names, Numbers, Ports, StateTimes, States},
+};
 use crate::{
     kernel::{KernelError, cgroup, netns},
     model::{
@@ -28,6 +31,7 @@ Examples:
   sudo tcptrace rst                    who sends RSTs, and why
   sudo tcptrace top                    all of that live, on the terminal
   sudo tcptrace doctor                 what is wrong here, and what to do
+  sudo tcptrace serve                  all that is counted, for Prometheus to scrape
   tcptrace explain close-wait          what a word means, and what to do about it
   sudo tcptrace probes                 what this kernel lets be seen, and a self-test
 
@@ -146,6 +150,9 @@ pub enum Command {
     /// Shows all of that live, on the terminal
     #[command(after_help = TOP_EXAMPLES, max_term_width = 100)]
     Top(Top),
+    /// Serves what it counts to Prometheus, over HTTP
+    #[command(after_help = SERVE_EXAMPLES, max_term_width = 100)]
+    Serve(Serve),
     /// Explains a state, a cause, a RST reason, a finding or a word of tcptrace's; needs no root
     #[command(after_help = EXPLAIN_EXAMPLES, max_term_width = 100)]
     Explain(Explain),
@@ -165,6 +172,7 @@ impl Command {
             Self::Rst(args) => Some(&args.shared),
             Self::Top(args) => Some(&args.shared),
             Self::Doctor(args) => Some(&args.shared),
+            Self::Serve(args) => Some(&args.shared),
             Self::Probes(_) | Self::Explain(_) | Self::Empty => None,
         }
     }

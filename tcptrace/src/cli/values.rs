@@ -1,6 +1,13 @@
 //! Values that flags take, and what to say when they are wrong.
 
-use std::{fmt, net::IpAddr, num::NonZeroU64, ops::RangeInclusive, str::FromStr, time::Duration};
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+    num::NonZeroU64,
+    ops::RangeInclusive,
+    str::FromStr,
+    time::Duration,
+};
 
 use ipnet::IpNet;
 
@@ -185,6 +192,11 @@ pub(super) fn bytes(text: &str) -> Result<u32, String> {
 /// A number of events, one at least.
 pub(super) fn count(text: &str) -> Result<NonZeroU64, String> {
     text.parse().map_err(|_| format!("{text} is no number of events: write 1 or more"))
+}
+
+/// An address and a port.
+pub(super) fn endpoint(text: &str) -> Result<SocketAddr, &'static str> {
+    text.parse().map_err(|_| "not ADDRESS:PORT, such as 127.0.0.1:9469 or [::1]:9469")
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ mod periods;
 pub mod probes;
 pub mod rst;
 mod self_test;
+pub mod serve;
 pub mod sink;
 pub mod stop;
 mod survey;

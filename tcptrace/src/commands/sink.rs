@@ -2,7 +2,7 @@
 
 use crate::{
     cli::Shared,
-    kernel::{clock::Clock, survey::Scope},
+    kernel::{attach::Attached, clock::Clock, survey::Scope},
     model::{
         event::Event,
         filter::{Filter, Verdict},
@@ -156,6 +156,8 @@ pub struct Start<'a> {
     pub now_ns: u64,
     /// Where it will be shown.
     pub output: &'a Output,
+    /// The probes.
+    pub attached: &'a Attached,
     /// Whether this kernel reports RSTs that belong to no socket, and gives reasons (6.10 on).
     pub reasons: bool,
 }

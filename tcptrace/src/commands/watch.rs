@@ -81,8 +81,13 @@ pub async fn run<S: Sink>(
         source.attached().drop_privileges();
     }
     let clock = Clock::now();
-    let sink =
-        sink(&Start { clock, now_ns: clock::monotonic_ns(), output: &output, reasons: !reasons.is_empty() })?;
+    let sink = sink(&Start {
+        clock,
+        now_ns: clock::monotonic_ns(),
+        output: &output,
+        attached: source.attached(),
+        reasons: !reasons.is_empty(),
+    })?;
     stop.after(shared.duration);
     let mut stream = Stream {
         tracker: Tracker::new(reasons, plan.raw, plan.whole).limited_to(shared.max_sockets),

@@ -269,6 +269,12 @@ impl Attached {
         PROGRAMS.map(|(name, tracepoint, _)| Probe { name, tracepoint, state: state(name) }).into()
     }
 
+    /// The programs that are loaded, by descriptors of the caller's own.
+    pub(super) fn programs(&self) -> io::Result<Vec<OwnedFd>> {
+        let loaded = self.ebpf.programs().filter_map(|(_, program)| program.fd().ok());
+        loaded.map(|fd| fd.as_fd().try_clone_to_owned()).collect()
+    }
+
     /// Whether the maps can be read with the rights that the process has now: before 5.19 that took `CAP_BPF` where
     /// sysctl `kernel.unprivileged_bpf_disabled` is set (__sys_bpf()).
     fn is_readable(&self) -> bool {

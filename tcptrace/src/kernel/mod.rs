@@ -7,10 +7,12 @@ pub mod clock;
 pub mod config;
 pub mod diag;
 mod error;
+pub mod files;
 mod layout;
 pub mod netns;
 mod privilege;
 pub mod processes;
+pub mod runs;
 pub mod survey;
 pub mod usage;
 

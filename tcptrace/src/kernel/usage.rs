@@ -27,6 +27,12 @@ pub fn comm() -> String {
     std::fs::read_to_string("/proc/self/comm").unwrap_or_default().trim_end_matches('\n').to_owned()
 }
 
+/// How many sockets may be in TIME_WAIT in the own network namespace, where the kernel tells.
+#[must_use]
+pub fn time_wait_limit() -> Option<u64> {
+    std::fs::read_to_string("/proc/sys/net/ipv4/tcp_max_tw_buckets").ok()?.trim().parse().ok()
+}
+
 /// The host's name, and its kernel's release.
 #[must_use]
 pub fn host() -> (String, String) {

@@ -18,6 +18,7 @@ use super::{
 
 mod key;
 pub mod ledger;
+pub mod meter;
 mod small;
 pub mod times;
 

@@ -10,6 +10,7 @@ pub mod errno;
 pub mod explain;
 pub mod fields;
 mod json;
+pub mod metrics;
 pub mod output;
 pub mod probes;
 pub mod report;

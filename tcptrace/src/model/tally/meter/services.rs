@@ -1,0 +1,108 @@
+//! Which services have a label of their own: a bounded number, each for good.
+
+use std::{iter, ops::RangeInclusive};
+
+use rustc_hash::FxHashMap;
+use tcptrace_common::record::Tuple;
+
+use super::{Service, Side};
+use crate::model::{
+    event::Comm,
+    socket::Socket,
+    state::State,
+    tally::key::{Facts, Ports, Service as Whose},
+};
+
+/// What a service is called.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Label {
+    /// Its port; `None`: all that has no label of its own.
+    pub port: Option<u16>,
+    /// The owner's name, where labels have one and it is known.
+    pub comm: Option<Comm>,
+}
+
+/// Which side of a service an event or socket is.
+pub(super) type Choice = fn(&mut Service) -> &mut Side;
+
+/// The counts, by label.
+#[derive(Debug)]
+pub(super) struct Services {
+    ports: Ports,
+    by_comm: bool,
+    /// How many may have a label of their own.
+    limit: usize,
+    /// How many of those that have are services of others.
+    others: usize,
+    /// What has no label of its own.
+    rest: Service,
+    places: FxHashMap<Label, usize>,
+    own: Vec<Service>,
+}
+
+impl Services {
+    pub(super) fn new(ephemeral: RangeInclusive<u16>, limit: usize, by_comm: bool) -> Self {
+        Self {
+            ports: Ports::new(ephemeral),
+            by_comm,
+            limit,
+            others: 0,
+            rest: Service::new(Label::default()),
+            places: FxHashMap::default(),
+            own: Vec::new(),
+        }
+    }
+
+    /// Somebody listens there.
+    pub(super) fn listens(&mut self, tuple: &Tuple) {
+        self.ports.listens(tuple);
+    }
+
+    /// The counts of the service that something belongs to, and which side of it that is. `claims`: it may have a label
+    /// given to that service. Labels are given to whoever comes first, but services of others get half of them at most:
+    /// this host's are not many, and it may well look through all ports of another.
+    pub(super) fn of(&mut self, facts: &Facts<'_>, claims: bool) -> (&mut Service, Choice) {
+        let Self { ports, by_comm, limit, others, rest, places, own } = self;
+        let Whose { ours, port } = ports.service(facts.tuple, facts.role);
+        let side: Choice = if ours { |service| &mut service.server } else { |service| &mut service.client };
+        let comm = facts.owner.map(|owner| owner.comm).filter(|_| *by_comm);
+        let label = Label { port, comm };
+        let room = own.len() < *limit && (ours || *others < limit.div_ceil(2));
+        if port.is_some() && claims && room && !places.contains_key(&label) {
+            *others += usize::from(!ours);
+            places.insert(label, own.len());
+            own.push(Service::new(label));
+        }
+        (places.get(&label).and_then(|place| own.get_mut(*place)).unwrap_or(rest), side)
+    }
+
+    /// Counts what is there: `sockets`, those that the tracker knows, and `small` ones.
+    pub(super) fn stand<S: Iterator<Item = Socket>>(
+        &mut self,
+        sockets: impl Iterator<Item = Socket> + Clone,
+        small: impl FnOnce() -> S,
+        now_ns: u64,
+    ) {
+        for service in iter::once(&mut self.rest).chain(&mut self.own) {
+            for side in [&mut service.server, &mut service.client] {
+                side.sockets = [0; State::COUNT];
+                side.oldest_close_wait_ns = 0;
+            }
+        }
+        let listeners: Vec<Socket> = sockets.clone().filter(|socket| socket.state == State::LISTEN).collect();
+        self.ports.replace(listeners.iter().map(|socket| &socket.tuple));
+        // Before all others, for they are why there are labels.
+        for socket in &listeners {
+            self.of(&Facts::from(socket), true);
+        }
+        for socket in sockets.chain(small()) {
+            let (service, side) = self.of(&Facts::from(&socket), true);
+            side(service).stands(&socket, now_ns);
+        }
+    }
+
+    /// All of them; the first is what has no label of its own.
+    pub(super) fn all(&self) -> Vec<Service> {
+        iter::once(&self.rest).chain(&self.own).cloned().collect()
+    }
+}
