@@ -7,7 +7,7 @@ use tcptrace::{
     kernel::clock::Clock,
     model::{
         event::Event,
-        tally::{By, Tally},
+        tally::{By, Tally, meter::Meter},
         tracker::{Fate, Reasons, Tracker},
     },
     view::{
@@ -68,6 +68,12 @@ fn nothing_is_allocated_to_track() {
 fn nothing_is_allocated_to_count() {
     let mut tally = Tally::new(By::Port, 32_768..=60_999, true);
     assert_eq!(allocations(false, |event| tally.event(&event)), 0);
+}
+
+#[test]
+fn nothing_is_allocated_to_count_for_metrics() {
+    let mut meter = Meter::new(32_768..=60_999, 200, true);
+    assert_eq!(allocations(false, |event| meter.event(&event)), 0);
 }
 
 #[test]

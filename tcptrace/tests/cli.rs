@@ -91,6 +91,11 @@ fn help_of_probes() {
 }
 
 #[test]
+fn help_of_serve() {
+    insta::assert_snapshot!(help(&["serve", "--help"]));
+}
+
+#[test]
 fn help_of_top() {
     insta::assert_snapshot!(help(&["top", "--help"]));
 }
@@ -195,6 +200,8 @@ fn wrong_usage_is_explained() {
         &["doctor", "--set", "close-wait.age=1s"],
         &["doctor", "--set", "close-wait-leak.count=1"],
         &["doctor", "--set", "close-wait-leak.age=old"],
+        &["serve", "--listen", "localhost"],
+        &["serve", "--tls-cert", "host.pem"],
     ] {
         let _ = writeln!(told, "$ tcptrace {}\n{}", args.join(" "), refused(args));
     }
@@ -267,6 +274,72 @@ fn doctor_prints_no_csv() {
     let [what, why, fix] = three_lines(&tcptrace(&["doctor", "-o", "csv"]));
     assert_eq!(what, "tcptrace: doctor prints no CSV");
     assert!(why.contains("no table") && fix == "fix: tcptrace doctor -o json", "{why} {fix}");
+}
+
+// What `serve` does not do.
+
+/// `three_lines` of a `serve`, and that the second has some words, and the third.
+#[track_caller]
+fn does_not_serve(args: &[&str], what: &str, why: &str, fix: &str) {
+    let lines = three_lines(&tcptrace(&[&["serve", "--listen", "127.0.0.1:0"], args].concat()));
+    assert_eq!(lines[0], format!("tcptrace: {what}"));
+    assert!(lines[1].contains(why) && lines[2].contains(fix), "{lines:?}");
+}
+
+#[test]
+fn metrics_are_not_given_to_whoever_comes() {
+    for address in ["0.0.0.0:9469", "[::]:9469", "192.0.2.1:9469", "[::ffff:10.0.0.5]:9469"] {
+        let [what, why, fix] = three_lines(&tcptrace(&["serve", "--listen", address]));
+        assert_eq!(what, format!("tcptrace: will not listen on {address}"));
+        assert!(why.contains("could read"), "{why}");
+        assert!(
+            fix.contains("--tls-cert") && fix.contains("--token-file") && fix.contains("--insecure"),
+            "{fix}"
+        );
+    }
+}
+
+#[test]
+fn a_port_or_address_that_cannot_be_had_is_named() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let [what, why, fix] = three_lines(&tcptrace(&["serve", "--listen", &address]));
+    assert_eq!(what, format!("tcptrace: cannot listen on {address}"));
+    assert!(why.contains("in use") && fix.contains("ss -ltnp"), "{why} {fix}");
+    // TEST-NET-1 is nobody's.
+    let [_, why, fix] = three_lines(&tcptrace(&["serve", "--listen", "192.0.2.1:9469", "--insecure", "-q"]));
+    assert!(why.contains("assign") && fix.contains("ip addr"), "{why} {fix}");
+}
+
+#[test]
+fn tokens_and_keys_that_are_of_no_use_are_named() {
+    let directory = std::env::temp_dir().join(format!("tcptrace-serve-{}", std::process::id()));
+    fs::create_dir_all(&directory).unwrap();
+    let file = |name: &str, text: &str, mode| {
+        let path = directory.join(name);
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let open = file("open", "secret", 0o644);
+    let empty = file("empty", " \n", 0o600);
+    let words = file("words", "two words\n", 0o600);
+    let no_pem = file("pem", "no PEM\n", 0o600);
+    let (what, fix) = (format!("will not use the token in {open}"), format!("chmod o= {open}"));
+    does_not_serve(&["--token-file", &open], &what, "no secret", &fix);
+    for path in [&empty, &words] {
+        let what = format!("cannot use the token in {path}");
+        does_not_serve(&["--token-file", path], &what, "one word of ASCII", "openssl rand");
+    }
+    let missing = "/no/such/file";
+    let what = format!("cannot read the token in {missing}");
+    does_not_serve(&["--token-file", missing], &what, "No such file", "that is there");
+    let what = format!("cannot read the certificate in {missing}");
+    does_not_serve(&["--tls-cert", missing, "--tls-key", &no_pem], &what, "No such file", "that is there");
+    let what = format!("cannot use the certificate in {no_pem}");
+    does_not_serve(&["--tls-cert", &no_pem, "--tls-key", &no_pem], &what, "none in it", "PEM");
+    does_not_serve(&["-o", "json"], "serve prints nothing", "/metrics", "leave out -o");
+    fs::remove_dir_all(&directory).unwrap();
 }
 
 // Without rights.

@@ -20,6 +20,7 @@ use crate::{
 
 mod data;
 mod doctor;
+mod metrics;
 mod report;
 mod top;
 

@@ -1,0 +1,66 @@
+//! What `serve` exposes.
+
+use std::time::Duration;
+
+use super::*;
+use crate::{
+    model::tally::meter::Meter,
+    view::metrics::{Exposition, Format, encode, registry},
+};
+
+/// Of the events of the other tests, with everything that can be asked for.
+fn exposition() -> Exposition {
+    let mut meter = Meter::new(32_768..=60_999, 200, true);
+    events().iter().for_each(|event| meter.event(event));
+    Exposition {
+        counts: meter.counts([].into_iter(), 1),
+        by_comm: true,
+        retransmits: true,
+        findings: vec![("close_wait_leak", "critical", 1)],
+        events: 7,
+        lost: Loss { full: [1, 2, 3, 4, 5, 6], skipped: 7, unreadable: 8, gaps: 9, beyond: 10 },
+        kernel: "6.18".to_owned(),
+        cpu_ns: 1_500_000_000,
+        memory: 1 << 20,
+        runs: Some((2_800, Duration::from_micros(515))),
+        time_wait_limit: Some(131_072),
+    }
+}
+
+fn text(format: Format) -> String {
+    encode(&registry(exposition()), format)
+}
+
+#[test]
+fn openmetrics_of_everything() {
+    insta::assert_snapshot!(text(Format::OpenMetrics).replace(env!("CARGO_PKG_VERSION"), "VERSION"));
+}
+
+/// Each metric with its type and the names of its labels.
+#[test]
+fn every_metric_is_documented_and_there_is_no_other() {
+    let text = text(Format::Prometheus);
+    let exposed: BTreeSet<(String, String, BTreeSet<String>)> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '))
+        .map(|(name, kind)| {
+            let is_of_it = |line: &&str| line.starts_with(name) && !line.starts_with('#');
+            let sample = text.lines().find(is_of_it).unwrap_or_else(|| panic!("no sample of {name}"));
+            let labels = sample.split_once('{').map_or("", |(_, rest)| rest.split_once('}').unwrap().0);
+            let labels = labels.split(',').filter_map(|label| label.split_once('=')).map(|(label, _)| label);
+            // With --by-comm there is comm wherever there is port.
+            let labels = labels.filter(|label| !matches!(*label, "le" | "comm")).map(str::to_owned);
+            (name.to_owned(), kind.to_owned(), labels.collect())
+        })
+        .collect();
+    let docs = include_str!("../../../../docs/metrics.md");
+    let rows = docs.lines().filter(|line| line.starts_with("| `tcptrace_"));
+    let documented: BTreeSet<_> = rows
+        .map(|row| {
+            let cells: Vec<&str> = row.split('|').map(|cell| cell.trim().trim_matches('`')).collect();
+            let labels = cells[3].split_whitespace().map(str::to_owned).collect();
+            (cells[1].to_owned(), cells[2].to_owned(), labels)
+        })
+        .collect();
+    assert_eq!(exposed, documented);
+}
