@@ -23,19 +23,19 @@ use crate::support::{
 
 /// Connections in each state, on each port.
 const EACH: u16 = 200;
-const PORTS: [u16; 3] = [8081, 8082, 8083];
+pub(crate) const PORTS: [u16; 3] = [8081, 8082, 8083];
 
 /// Sockets by role, port and state.
-type Counts = BTreeMap<(&'static str, u16, State), u64>;
+pub(crate) type Counts = BTreeMap<(&'static str, u16, State), u64>;
 
 /// One port with connections in every state that stays.
-struct Parked {
+pub(crate) struct Parked {
     _listener: std::net::TcpListener,
     _open: Vec<TcpStream>,
     _half_closed: Vec<TcpStream>,
 }
 
-fn park(port: u16) -> Parked {
+pub(crate) fn park(port: u16) -> Parked {
     let socket: Socket = stream_socket(LOCALHOST);
     socket.set_reuse_address(true).unwrap();
     socket.bind(&std::net::SocketAddr::new(LOCALHOST, port).into()).unwrap();
@@ -73,7 +73,7 @@ fn by_ss() -> Counts {
 }
 
 /// What a table says of a namespace.
-fn by_hist(table: &[Event], net: &Netns) -> Counts {
+pub(crate) fn by_hist(table: &[Event], net: &Netns) -> Counts {
     let mut counts = Counts::new();
     for row in table.iter().filter(|row| row.kind() == "port" && row.number("netns") == Some(net.inode())) {
         let role = if row.text("role") == Some("server") { "server" } else { "client" };
@@ -87,7 +87,7 @@ fn by_hist(table: &[Event], net: &Netns) -> Counts {
     counts
 }
 
-fn allow_many_files() {
+pub(crate) fn allow_many_files() {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).unwrap();
 }

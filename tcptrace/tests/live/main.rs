@@ -28,6 +28,7 @@ mod probes_cli;
 mod programs;
 mod repair;
 mod rst_cli;
+mod serve;
 mod snapshot_cli;
 mod stop;
 mod support;

@@ -27,7 +27,7 @@ const SYS_ADMIN: u64 = 1 << 21;
 const BPF: u64 = 1 << 39;
 
 /// Permitted, effective and inheritable capabilities of all threads, and whether they can get new ones.
-fn rights(pid: u32) -> BTreeSet<(u64, u64, u64, bool)> {
+pub(crate) fn rights(pid: u32) -> BTreeSet<(u64, u64, u64, bool)> {
     let threads = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
     threads
         .filter_map(|thread| fs::read_to_string(thread.unwrap().path().join("status")).ok())

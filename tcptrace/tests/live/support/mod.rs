@@ -9,6 +9,7 @@ pub(crate) mod options;
 pub(crate) mod packet;
 pub(crate) mod process;
 pub(crate) mod segment;
+pub(crate) mod serve;
 pub(crate) mod story;
 pub(crate) mod tables;
 pub(crate) mod tcp;

@@ -1,0 +1,85 @@
+//! More clients, and more ports, than there is room for.
+
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+
+use crate::{
+    hist_cli::allow_many_files,
+    support::{
+        host::sysctl,
+        netns::scenario,
+        process::await_that,
+        serve::Serve,
+        tcp::{LOCALHOST, abort, connect},
+    },
+};
+
+/// A thousand clients that say nothing: a few are let in until their time is over, the others are sent away, and what
+/// happens meanwhile is counted.
+#[test]
+fn a_thousand_clients_hold_up_nothing() {
+    scenario(|net| {
+        allow_many_files();
+        sysctl("core/somaxconn", "4096");
+        let serve = Serve::of(net, &[]);
+        let silent: Vec<TcpStream> = (0..1_000).map(|_| serve.dial()).collect();
+        let listener = TcpListener::bind((LOCALHOST, 0)).unwrap();
+        let port = listener.local_addr().unwrap().port().to_string();
+        for _ in 0..100 {
+            let (client, server) = connect(&listener);
+            abort(client);
+            drop(server);
+        }
+        await_that("it lets somebody in", || serve.ask("GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").is_some());
+        let opened = [("port", port.as_str()), ("role", "server")];
+        serve.until("all connections", |metrics| {
+            metrics.sum("tcptrace_connections_opened_total", &opened) == 100
+        });
+        // Nobody is kept waiting beyond that.
+        for stream in &silent {
+            assert_eq!(stream.peek(&mut [0]).unwrap_or(0), 0);
+        }
+        serve.stop();
+    });
+}
+
+/// Labels are bounded whatever is touched: all ports from inside, all ports from outside, and hundreds of listeners.
+#[test]
+fn sixty_thousand_ports_make_few_series() {
+    scenario(|net| {
+        allow_many_files();
+        let serve = Serve::of(net, &["--max-ports", "50"]);
+        for port in 1..=60_000 {
+            let refused = TcpStream::connect(SocketAddr::from((Ipv4Addr::new(127, 0, 0, 2), port)));
+            refused.map(drop).unwrap_or_default();
+        }
+        // They come later, and have labels all the same.
+        let listeners: Vec<TcpListener> =
+            (8_001..=8_100).map(|port| TcpListener::bind((LOCALHOST, port)).unwrap()).collect();
+        let opened = "tcptrace_connections_opened_total";
+        let metrics = serve.until("all of them", |metrics| {
+            metrics.sum(opened, &[("role", "client")]) >= 60_000
+                && metrics.sum("tcptrace_sockets", &[("state", "LISTEN")]) > 100
+        });
+        let labels = |name: &'static str| -> std::collections::BTreeSet<String> {
+            let labels = metrics.samples(name).flat_map(|(labels, _)| labels);
+            labels.filter(|(name, _)| *name == "port").map(|(_, port)| port.to_owned()).collect()
+        };
+        let all = labels("tcptrace_sockets");
+        assert_eq!((all.len(), all.contains("other")), (51, true), "{all:?}");
+        assert!(
+            labels("tcptrace_transitions_total").len() <= 51 && labels("tcptrace_resets_total").len() <= 51
+        );
+        let here =
+            all.iter().filter_map(|port| port.parse().ok()).filter(|port| (8_001..=8_100).contains(port));
+        assert_eq!(here.count(), 24, "half of 50, but for the port that is scraped: {all:?}");
+        // 24 gauges of sockets for a port, and what else there is of it.
+        assert!(metrics.0.len() < 51 * 60, "{} samples", metrics.0.len());
+        assert_eq!(metrics.sum("tcptrace_lost_records_total", &[]), 0, "{metrics}");
+        // What has a label keeps it.
+        drop(listeners);
+        let later = serve
+            .until("no listeners", |metrics| metrics.sum("tcptrace_sockets", &[("state", "LISTEN")]) == 1);
+        assert!(metrics.0.keys().all(|sample| later.0.contains_key(sample)));
+        serve.stop();
+    });
+}
