@@ -72,8 +72,13 @@ fn nothing_is_allocated_to_count() {
 
 #[test]
 fn nothing_is_allocated_to_count_for_metrics() {
-    let mut meter = Meter::new(32_768..=60_999, 200, true);
-    assert_eq!(allocations(false, |event| meter.event(&event)), 0);
+    let mut tally = Tally::new(By::Port, 32_768..=60_999, false);
+    let mut meter = Meter::new(200, true);
+    let counted = |event: Event| {
+        tally.event(&event);
+        meter.event(&event, &tally);
+    };
+    assert_eq!(allocations(false, counted), 0);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use anyhow::{Context, Result, bail};
 use crate::host::{Workspace, program_path};
 
 /// Packages with a service that nobody wants only because a test needs the program, and its unit.
-const SERVICES: [(&str, &str); 1] = [("nginx", "nginx.service")];
+const SERVICES: [(&str, &str); 2] = [("nginx", "nginx.service"), ("prometheus", "prometheus.service")];
 
 /// Runs apt-get with the arguments, and lets no package start its service meanwhile: invoke-rc.d and
 /// deb-systemd-invoke ask policy-rc.d. Where the administrator has one it stays, and decides.

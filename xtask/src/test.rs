@@ -11,13 +11,15 @@ use crate::host::{Workspace, is_root, program_path};
 use crate::{apt, ebpf, fuzz, tools, vm};
 
 /// Programs that the live tests use, each with its Debian package.
-const PEERS: [(&str, &str); 10] = [
+const PEERS: [(&str, &str); 12] = [
     ("bpftrace", "bpftrace"),
     ("bpftool", "bpftool"),
     ("ip", "iproute2"),
     ("ss", "iproute2"),
     ("curl", "curl"),
     ("nginx", "nginx"),
+    ("openssl", "openssl"),
+    ("promtool", "prometheus"),
     ("tmux", "tmux"),
     ("wrk", "wrk"),
     ("redis-benchmark", "redis-tools"),

@@ -48,9 +48,6 @@ pub struct Serve {
     /// A label with the owner's name, too; --max-ports is then the limit of pairs
     #[arg(long, help_heading = METRICS)]
     pub by_comm: bool,
-    /// Count retransmitted segments and SYN-ACKs, too
-    #[arg(short = 'r', long, help_heading = METRICS)]
-    pub retransmits: bool,
     /// Measure what the probes cost in the kernel; this makes every BPF program of the host 20 to 40 ns slower
     #[arg(long, help_heading = METRICS)]
     pub kernel_stats: bool,

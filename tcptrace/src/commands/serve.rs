@@ -7,13 +7,26 @@ use anyhow::Context as _;
 
 use self::{door::Door, page::Publisher};
 use super::{
-    sink::{Plan, Scene, Sink, Start, wanted},
+    examiner::Examiner,
+    sink::{Moment, Plan, Scene, Sink, Start, wanted},
     watch::{self, Outcome},
 };
 use crate::{
     cli::{Format, Serve as Args},
-    kernel::{runs::Runs, survey::ephemeral_ports, usage},
-    model::{event::Event, filter::Filter, found::Survey, loss::Loss, tally::meter::Meter},
+    kernel::{
+        config,
+        runs::Runs,
+        survey::{Scope, ephemeral_ports},
+        usage,
+    },
+    model::{
+        doctor::{Facts, Limits, Severity},
+        event::Event,
+        filter::Filter,
+        found::Survey,
+        loss::Loss,
+        tally::{By, Tally, meter::Meter},
+    },
     view::{Summary, metrics::Exposition},
 };
 
@@ -30,15 +43,19 @@ pub async fn run(args: &Args) -> anyhow::Result<Outcome> {
     }
     // Ports and files that only root may have: they are taken before the rights are dropped.
     let door = Door::open(args)?;
-    let plan = Plan { retransmits: args.retransmits, ..Plan::new(&args.shared) };
-    watch::run(plan, |start| Serve::begin(args, door, start)).await
+    let limits = Limits(config::settings(None)?);
+    let plan = Plan { retransmits: true, ..Plan::new(&args.shared) };
+    watch::run(plan, |start| Serve::begin(args, door, limits, start)).await
 }
 
 /// Counts, and makes a page of it when HTTP wants one.
 struct Serve {
+    tally: Tally,
     meter: Meter,
+    examiner: Examiner,
     by_comm: bool,
-    retransmits: bool,
+    /// How much was wrong with the host when it was judged last, by rule.
+    findings: Vec<(&'static str, Severity, u64)>,
     runs: Option<Runs>,
     kernel: String,
     pages: Publisher,
@@ -49,7 +66,7 @@ struct Serve {
 }
 
 impl Serve {
-    fn begin(args: &Args, door: Door, start: &Start<'_>) -> anyhow::Result<Self> {
+    fn begin(args: &Args, door: Door, limits: Limits, start: &Start<'_>) -> anyhow::Result<Self> {
         let runs = args.kernel_stats.then(|| Runs::begin(start.attached)).transpose().map_err(|error| {
             anyhow::anyhow!(
                 "the kernel does not measure what the probes cost\nwhy: {error}\nfix: leave out --kernel-stats, or run as root"
@@ -59,11 +76,14 @@ impl Serve {
         let url = door.url();
         http::start(door, pages).context("cannot serve HTTP")?;
         log::warn!("serving {url}");
-        let labels = usize::from(args.max_ports);
+        let examiner = Examiner::new(limits);
         Ok(Self {
-            meter: Meter::new(ephemeral_ports(), labels, args.by_comm).limited_to(args.shared.max_sockets),
+            tally: Tally::new(By::Port, ephemeral_ports(), false).limited_to(args.shared.max_sockets),
+            meter: Meter::new(usize::from(args.max_ports), args.by_comm),
+            // Nothing, of each rule.
+            findings: examiner.count(&Facts::default()),
+            examiner,
             by_comm: args.by_comm,
-            retransmits: args.retransmits,
             runs,
             kernel: usage::host().1,
             pages: publisher,
@@ -75,17 +95,20 @@ impl Serve {
 
 impl Sink for Serve {
     fn event(&mut self, event: &Event) {
-        self.meter.event(event);
+        self.tally.event(event);
+        self.meter.event(event, &self.tally);
+        self.examiner.event(event, &self.tally);
     }
 
     fn lost(&mut self, _ts_ns: u64, _lost: &Loss) {}
 
     fn surveyed(&mut self, survey: &Survey, filter: &Filter, now_ns: u64) {
-        self.meter.surveyed(survey, now_ns, |socket| wanted(filter, socket, now_ns));
+        self.tally.surveyed(survey, now_ns, |socket| wanted(filter, socket, now_ns));
+        self.examiner.surveyed(survey, now_ns);
     }
 
     fn turned_away(&mut self) -> u64 {
-        self.meter.take_turned_away()
+        self.tally.take_turned_away()
     }
 
     fn counts_sockets(&self) -> bool {
@@ -93,20 +116,32 @@ impl Sink for Serve {
     }
 
     fn due_ns(&self) -> Option<u64> {
-        self.wanted.then_some(self.next_ns)
+        let page_ns = self.wanted.then_some(self.next_ns);
+        page_ns.into_iter().chain(self.examiner.ends_ns()).min()
     }
 
     fn wants_look(&self) -> bool {
         true
     }
 
+    fn scope(&self) -> Scope {
+        Scope::Unsettled
+    }
+
     fn draw(&mut self, scene: &Scene<'_>) {
+        if let Some(facts) = self.examiner.period(scene, &mut self.tally) {
+            self.findings = self.examiner.count(&facts);
+        }
+        // The first one is made unasked: it tells that the sockets that were there are known.
+        if !self.wanted && scene.moment != Moment::Begin {
+            return;
+        }
+        self.tally.listeners(scene.sockets());
         let Summary { events, lost, .. } = scene.summary;
         self.pages.publish(Exposition {
-            counts: self.meter.counts(scene.sockets(), scene.now_ns),
+            counts: self.meter.counts(scene.sockets(), &self.tally, scene.now_ns),
             by_comm: self.by_comm,
-            retransmits: self.retransmits,
-            findings: Vec::new(),
+            findings: self.findings.clone(),
             events,
             lost,
             kernel: self.kernel.clone(),

@@ -43,8 +43,6 @@ use crate::{
 const TABLE_NS: u64 = 1_000_000_000;
 /// Least time between two drawings, in ns.
 const FRAME_NS: u64 = 100_000_000;
-/// Time that is judged as one, in ns.
-const JUDGE_NS: u64 = 10_000_000_000;
 /// Rows of the tables.
 const ROWS: usize = 1000;
 /// Connections of a row that are listed.
@@ -81,8 +79,7 @@ struct Live {
     frame_ns: u64,
     /// Something that is on the screen has changed.
     changed: bool,
-    /// When the host is judged again, and what was wrong with it before.
-    judge_ns: u64,
+    /// What was wrong with the host when it was judged last.
     findings: Option<Vec<Finding>>,
     /// At the last table: when, events so far, CPU time so far.
     last: (u64, u64, u64),
@@ -115,7 +112,6 @@ impl Live {
             table_ns: start.now_ns,
             frame_ns: 0,
             changed: true,
-            judge_ns: u64::MAX,
             findings: None,
             last: (start.now_ns, 0, usage::cpu_ns()),
         })
@@ -160,21 +156,6 @@ impl Live {
         let connection = top.connection().and_then(|id| tally.socket(id, scene.sockets(), now_ns));
         let findings = self.findings.clone();
         top.refresh(Refresh { header, ports, owners, resets, findings, sockets, connection, now_ns });
-    }
-
-    /// Judges the host, when it is time.
-    fn judge(&mut self, scene: &Scene<'_>) {
-        let Self { examiner, tally, findings, judge_ns, .. } = self;
-        let begins = scene.moment == Moment::Begin;
-        if !begins && scene.now_ns < *judge_ns {
-            return;
-        }
-        tally.listeners(scene.sockets());
-        if !begins {
-            *findings = Some(examiner.judge(&examiner.facts(scene, tally)));
-        }
-        examiner.begin(scene, tally);
-        *judge_ns = scene.now_ns + JUDGE_NS;
     }
 
     /// As the shell expects it of Ctrl-Z.
@@ -227,7 +208,9 @@ impl Sink for Live {
         if scene.moment == Moment::End {
             return;
         }
-        self.judge(scene);
+        if let Some(facts) = self.examiner.period(scene, &mut self.tally) {
+            self.findings = Some(self.examiner.judge(&facts));
+        }
         if scene.now_ns >= self.table_ns || scene.moment == Moment::Begin {
             self.refresh(scene);
             self.table_ns = scene.now_ns + TABLE_NS;

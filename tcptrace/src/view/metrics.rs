@@ -15,6 +15,7 @@ use tcptrace_common::record::Kind;
 
 use crate::model::{
     cause::Cause,
+    doctor::Severity,
     loss::Loss,
     state::State,
     tally::meter::{Buckets, Counts, Label, Resets, Service, Side},
@@ -61,10 +62,8 @@ pub struct Exposition {
     pub counts: Counts,
     /// Whether labels have the owner's name.
     pub by_comm: bool,
-    /// Whether retransmits are reported.
-    pub retransmits: bool,
-    /// What is wrong on this host: rule, severity, and how many times. Nobody fills it yet; `doctor` will.
-    pub findings: Vec<(&'static str, &'static str, u64)>,
+    /// How much is wrong on this host, by rule.
+    pub findings: Vec<(&'static str, Severity, u64)>,
     /// Events so far.
     pub events: u64,
     /// Lost so far.
@@ -106,7 +105,7 @@ impl Collector for Exposition {
         let services: Vec<Named<'_>> =
             self.counts.services.iter().map(|service| Named::new(service, self.by_comm)).collect();
         standing(&mut to, &services)?;
-        happened(&mut to, &services, self.retransmits)?;
+        happened(&mut to, &services)?;
         self.times(&mut to)?;
         findings(&mut to, &self.findings)?;
         self.own(&mut to)
@@ -131,7 +130,7 @@ fn standing(to: &mut DescriptorEncoder<'_>, services: &[Named<'_>]) -> fmt::Resu
 }
 
 /// What happened.
-fn happened(to: &mut DescriptorEncoder<'_>, services: &[Named<'_>], retransmits: bool) -> fmt::Result {
+fn happened(to: &mut DescriptorEncoder<'_>, services: &[Named<'_>]) -> fmt::Result {
     let mut family = counter(to, "transitions", "Changes of state", None)?;
     for named in services {
         for (from, row) in (0..).zip(named.service.transitions.iter()) {
@@ -161,23 +160,18 @@ fn happened(to: &mut DescriptorEncoder<'_>, services: &[Named<'_>], retransmits:
             family.counter(&named.with(&[("cause", cause.name()), ("role", role)]), count)?;
         }
     }
-    if retransmits {
-        let mut family = counter(to, "retransmits", "Segments and SYN-ACKs sent again", None)?;
-        for named in services {
-            family.counter(&named.with(&[]), named.service.retransmits)?;
-        }
+    let mut family = counter(to, "retransmits", "Segments and SYN-ACKs sent again", None)?;
+    for named in services {
+        family.counter(&named.with(&[]), named.service.retransmits)?;
     }
     Ok(())
 }
 
-/// What `doctor` finds: rule, severity, and how many times. Here metrics of it belong; nobody hands over any yet.
-fn findings(to: &mut DescriptorEncoder<'_>, findings: &[(&str, &str, u64)]) -> fmt::Result {
-    if findings.is_empty() {
-        return Ok(());
-    }
-    let mut family = gauge(to, "findings", "What is wrong on this host", None)?;
+/// What is wrong.
+fn findings(to: &mut DescriptorEncoder<'_>, findings: &[(&str, Severity, u64)]) -> fmt::Result {
+    let mut family = gauge(to, "findings", "What is wrong on this host, as doctor finds it", None)?;
     for (rule, severity, count) in findings {
-        family.gauge(&[("rule", *rule), ("severity", *severity)], *count)?;
+        family.gauge(&[("rule", *rule), ("severity", severity.name())], *count)?;
     }
     Ok(())
 }
@@ -268,11 +262,11 @@ fn sides<'a>(services: &'a [Named<'a>]) -> impl Iterator<Item = (&'a Named<'a>, 
 struct Family<'a>(MetricEncoder<'a>);
 
 impl Family<'_> {
-    fn gauge(&mut self, labels: &[(&str, &str)], value: impl EncodeGaugeValue) -> fmt::Result {
+    fn gauge(&mut self, labels: &[(&str, &str)], value: impl EncodeGaugeValue + Copy) -> fmt::Result {
         self.0.encode_family(&labels)?.encode_gauge(&value)
     }
 
-    fn counter(&mut self, labels: &[(&str, &str)], value: impl EncodeCounterValue) -> fmt::Result {
+    fn counter(&mut self, labels: &[(&str, &str)], value: impl EncodeCounterValue + Copy) -> fmt::Result {
         self.0.encode_family(&labels)?.encode_counter::<NoLabelSet, _, f64>(&value, None)
     }
 

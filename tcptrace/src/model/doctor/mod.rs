@@ -26,6 +26,9 @@ pub enum Severity {
 }
 
 impl Severity {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Warning, Self::Critical];
+
     /// The name in JSON and metrics.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -130,6 +133,19 @@ pub fn judge(facts: &Facts, limits: &Limits) -> Vec<Finding> {
     // Stable: the order of the rules holds among those that are alike.
     findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
     findings
+}
+
+/// Counts what each rule finds, by how bad it is; none of it is left out, and 0 is told, too.
+#[must_use]
+pub fn count(facts: &Facts, limits: &Limits) -> Vec<(&'static str, Severity, u64)> {
+    let of_rule = |rule: &&'static Rule| {
+        let found = (rule.judge)(facts, limits);
+        Severity::ALL.map(|severity| {
+            let count = found.iter().filter(|finding| finding.severity == severity).count();
+            (rule.name, severity, count as u64)
+        })
+    };
+    RULES.iter().flat_map(of_rule).collect()
 }
 
 #[cfg(test)]

@@ -1,14 +1,14 @@
 //! Counts for a metrics endpoint: of each service, from the start on, never going back, and of a bounded number.
 //!
-//! What is there is counted anew for each scrape, as [`Tally`](super::Tally) does it; what happens is counted as it comes.
+//! It stands beside a [`Tally`], which knows the minisocks and whose service a port is. What is there is counted anew for
+//! each scrape, as there; what happens is counted as it comes.
 
-use std::{array, ops::RangeInclusive, sync::Arc};
+use std::{array, sync::Arc};
 
-use super::{Matrix, key::Facts, small::Small};
+use super::{Matrix, Tally, key::Facts};
 use crate::model::{
     cause::Cause,
     event::{Event, Kind, Role},
-    found::Survey,
     socket::Socket,
     state::State,
 };
@@ -53,7 +53,6 @@ const HANDSHAKES_NS: &[u64] = &[
 #[derive(Debug)]
 pub struct Meter {
     services: Services,
-    small: Small,
     times: Times,
 }
 
@@ -118,13 +117,12 @@ pub struct Resets {
 }
 
 impl Meter {
-    /// Nothing has happened yet. `ephemeral`: the ports that the kernel hands out. So many `labels` are given at most,
-    /// to ports, or, with `by_comm`, to pairs of a port and the owner's name.
+    /// Nothing has happened yet. So many `labels` are given at most, to ports, or, with `by_comm`, to pairs of a port and
+    /// the owner's name.
     #[must_use]
-    pub fn new(ephemeral: RangeInclusive<u16>, labels: usize, by_comm: bool) -> Self {
+    pub fn new(labels: usize, by_comm: bool) -> Self {
         Self {
-            services: Services::new(ephemeral, labels, by_comm),
-            small: Small::default(),
+            services: Services::new(labels, by_comm),
             times: Times {
                 states: array::from_fn(|_| Buckets::new(DURATIONS_NS)),
                 client: Buckets::new(HANDSHAKES_NS),
@@ -133,41 +131,25 @@ impl Meter {
         }
     }
 
-    /// The same, keeping so many minisocks and requests at most.
-    #[must_use]
-    pub fn limited_to(mut self, sockets: usize) -> Self {
-        self.small.limit = Some(sockets);
-        self
-    }
-
-    /// How many of those there was no room for since this was last asked: they are not counted.
-    pub fn take_turned_away(&mut self) -> u64 {
-        std::mem::take(&mut self.small.turned_away)
-    }
-
-    /// Takes the next event.
-    pub fn event(&mut self, event: &Event) {
-        self.small.event(event);
+    /// Takes the next event. `tally` has taken it before.
+    pub fn event(&mut self, event: &Event, tally: &Tally) {
         let facts = Facts::from(event);
         match event.kind {
-            Kind::Transition => self.transition(event, &facts),
+            Kind::Transition => self.transition(event, &facts, tally),
             Kind::RstSent | Kind::RstReceived => {
                 // A port scan is answered with RSTs of no socket; it must not use up the labels.
-                let (service, side) = self.services.of(&facts, event.id.is_some());
+                let (service, side) = self.services.of(&facts, tally, event.id.is_some());
                 side(service).shown |= event.id.is_some();
                 service.reset(event.kind == Kind::RstSent, event.reason.as_ref());
             }
-            Kind::Retransmit => self.services.of(&facts, event.id.is_some()).0.retransmits += 1,
+            Kind::Retransmit => self.services.of(&facts, tally, event.id.is_some()).0.retransmits += 1,
             Kind::Connection => {}
         }
     }
 
-    fn transition(&mut self, event: &Event, facts: &Facts<'_>) {
+    fn transition(&mut self, event: &Event, facts: &Facts<'_>, tally: &Tally) {
         let (Some(old), Some(new)) = (event.old, event.new) else { return };
-        if new == State::LISTEN {
-            self.services.listens(&event.tuple);
-        }
-        let (service, side) = self.services.of(facts, true);
+        let (service, side) = self.services.of(facts, tally, true);
         let row = service.transitions.get_mut(usize::from(old.number()));
         if let Some(count) = row.and_then(|row| row.get_mut(usize::from(new.number()))) {
             *count += 1;
@@ -192,16 +174,16 @@ impl Meter {
         }
     }
 
-    /// Takes what a look at the host found, of minisocks and requests. `wanted` tells whether a socket that nothing is
-    /// known of is to be counted.
-    pub fn surveyed(&mut self, survey: &Survey, now_ns: u64, wanted: impl FnMut(&Socket) -> bool) {
-        self.small.surveyed(survey, now_ns, wanted);
-    }
-
-    /// All counts, with what is there at `now_ns`. `sockets`: those that the tracker knows.
-    pub fn counts(&mut self, sockets: impl Iterator<Item = Socket> + Clone, now_ns: u64) -> Counts {
-        let Self { services, small, times } = self;
-        services.stand(sockets, || small.sockets(now_ns), now_ns);
+    /// All counts, with what is there at `now_ns`. `sockets`: those that the tracker knows; `tally` knows which of them
+    /// listen.
+    pub fn counts(
+        &mut self,
+        sockets: impl Iterator<Item = Socket> + Clone,
+        tally: &Tally,
+        now_ns: u64,
+    ) -> Counts {
+        let Self { services, times } = self;
+        services.stand(sockets, tally, now_ns);
         Counts { services: services.all(), times: times.clone() }
     }
 }

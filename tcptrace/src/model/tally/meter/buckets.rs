@@ -52,7 +52,9 @@ mod tests {
     #[test]
     fn a_time_is_in_the_bucket_whose_bound_it_does_not_exceed() {
         let mut buckets = Buckets::new(&[1_000, 1_000_000_000]);
-        [0, 1_000, 1_001, 1_000_000_000, 1_000_000_001, u64::MAX].into_iter().for_each(|ns| buckets.add(ns));
+        for ns in [0, 1_000, 1_001, 1_000_000_000, 1_000_000_001, u64::MAX] {
+            buckets.add(ns);
+        }
         let seconds: Vec<_> = buckets.seconds().collect();
         assert_eq!(seconds, [(1e-6, 2), (1.0, 2), (f64::INFINITY, 2)]);
         assert_eq!(buckets.count(), 6);

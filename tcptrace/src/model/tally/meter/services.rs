@@ -1,16 +1,18 @@
 //! Which services have a label of their own: a bounded number, each for good.
 
-use std::{iter, ops::RangeInclusive};
+use std::iter;
 
 use rustc_hash::FxHashMap;
-use tcptrace_common::record::Tuple;
 
 use super::{Service, Side};
 use crate::model::{
     event::Comm,
     socket::Socket,
     state::State,
-    tally::key::{Facts, Ports, Service as Whose},
+    tally::{
+        Tally,
+        key::{Facts, Service as Whose},
+    },
 };
 
 /// What a service is called.
@@ -28,7 +30,6 @@ pub(super) type Choice = fn(&mut Service) -> &mut Side;
 /// The counts, by label.
 #[derive(Debug)]
 pub(super) struct Services {
-    ports: Ports,
     by_comm: bool,
     /// How many may have a label of their own.
     limit: usize,
@@ -41,9 +42,8 @@ pub(super) struct Services {
 }
 
 impl Services {
-    pub(super) fn new(ephemeral: RangeInclusive<u16>, limit: usize, by_comm: bool) -> Self {
+    pub(super) fn new(limit: usize, by_comm: bool) -> Self {
         Self {
-            ports: Ports::new(ephemeral),
             by_comm,
             limit,
             others: 0,
@@ -53,17 +53,12 @@ impl Services {
         }
     }
 
-    /// Somebody listens there.
-    pub(super) fn listens(&mut self, tuple: &Tuple) {
-        self.ports.listens(tuple);
-    }
-
     /// The counts of the service that something belongs to, and which side of it that is. `claims`: it may have a label
     /// given to that service. Labels are given to whoever comes first, but services of others get half of them at most:
     /// this host's are not many, and it may well look through all ports of another.
-    pub(super) fn of(&mut self, facts: &Facts<'_>, claims: bool) -> (&mut Service, Choice) {
-        let Self { ports, by_comm, limit, others, rest, places, own } = self;
-        let Whose { ours, port } = ports.service(facts.tuple, facts.role);
+    pub(super) fn of(&mut self, facts: &Facts<'_>, tally: &Tally, claims: bool) -> (&mut Service, Choice) {
+        let Self { by_comm, limit, others, rest, places, own } = self;
+        let Whose { ours, port } = tally.service(facts.tuple, facts.role);
         let side: Choice = if ours { |service| &mut service.server } else { |service| &mut service.client };
         let comm = facts.owner.map(|owner| owner.comm).filter(|_| *by_comm);
         let label = Label { port, comm };
@@ -76,11 +71,11 @@ impl Services {
         (places.get(&label).and_then(|place| own.get_mut(*place)).unwrap_or(rest), side)
     }
 
-    /// Counts what is there: `sockets`, those that the tracker knows, and `small` ones.
-    pub(super) fn stand<S: Iterator<Item = Socket>>(
+    /// Counts what is there: `sockets`, those that the tracker knows, and minisocks.
+    pub(super) fn stand(
         &mut self,
         sockets: impl Iterator<Item = Socket> + Clone,
-        small: impl FnOnce() -> S,
+        tally: &Tally,
         now_ns: u64,
     ) {
         for service in iter::once(&mut self.rest).chain(&mut self.own) {
@@ -89,14 +84,12 @@ impl Services {
                 side.oldest_close_wait_ns = 0;
             }
         }
-        let listeners: Vec<Socket> = sockets.clone().filter(|socket| socket.state == State::LISTEN).collect();
-        self.ports.replace(listeners.iter().map(|socket| &socket.tuple));
         // Before all others, for they are why there are labels.
-        for socket in &listeners {
-            self.of(&Facts::from(socket), true);
+        for socket in sockets.clone().filter(|socket| socket.state == State::LISTEN) {
+            self.of(&Facts::from(&socket), tally, true);
         }
-        for socket in sockets.chain(small()) {
-            let (service, side) = self.of(&Facts::from(&socket), true);
+        for socket in sockets.chain(tally.minisocks(now_ns)) {
+            let (service, side) = self.of(&Facts::from(&socket), tally, true);
             side(service).stands(&socket, now_ns);
         }
     }

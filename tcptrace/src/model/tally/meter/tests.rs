@@ -7,13 +7,24 @@ use super::*;
 use crate::model::{
     cause::Verdict,
     event::{Comm, Id, Owner, OwnerSource},
+    tally::By,
 };
 
 const SECOND: u64 = 1_000_000_000;
 const NOBODY: [Socket; 0] = [];
 
-fn meter(labels: usize, by_comm: bool) -> Meter {
-    Meter::new(32_768..=60_999, labels, by_comm)
+/// A meter beside its tally.
+struct Beside(Tally, Meter);
+
+impl Beside {
+    fn event(&mut self, event: &Event) {
+        self.0.event(event);
+        self.1.event(event, &self.0);
+    }
+}
+
+fn meter(labels: usize, by_comm: bool) -> Beside {
+    Beside(Tally::new(By::Port, 32_768..=60_999, false), Meter::new(labels, by_comm))
 }
 
 fn tuple(lport: u16, rport: u16) -> Tuple {
@@ -55,8 +66,9 @@ fn socket(tuple: Tuple, state: State, role: Role) -> Socket {
     }
 }
 
-fn count(meter: &mut Meter, sockets: &[Socket]) -> Counts {
-    meter.counts(sockets.iter().copied(), 5 * SECOND)
+fn count(Beside(tally, meter): &mut Beside, sockets: &[Socket]) -> Counts {
+    tally.listeners(sockets.iter().copied());
+    meter.counts(sockets.iter().copied(), tally, 5 * SECOND)
 }
 
 /// The service with that port; without: that of the rest.
