@@ -3,7 +3,7 @@
 use std::{
     fs,
     io::Write as _,
-    net::SocketAddr,
+    net::{SocketAddr, TcpStream},
     os::unix::fs::PermissionsExt as _,
     process::{Command, Stdio},
     sync::atomic::{AtomicBool, Ordering},
@@ -11,9 +11,11 @@ use std::{
 };
 
 use serde_json::Value;
+use socket2::Socket;
+use tcptrace::model::doctor;
 
 use crate::{
-    hist_cli::{PORTS, Parked, allow_many_files, by_hist, park},
+    hist_cli::{Counts, PORTS, Parked, allow_many_files, by_hist, park},
     programs::Directory,
     support::{
         host::{add_black_hole, run, sysctl},
@@ -21,7 +23,7 @@ use crate::{
         process::{Process, await_that},
         serve::{Serve, ask},
         tables::Tables,
-        tcp::{abort, await_reset, connect, pair},
+        tcp::{LOCALHOST, abort, await_reset, connect, pair, stream_socket},
     },
 };
 
@@ -39,7 +41,7 @@ fn promtool(page: &str) -> String {
 #[test]
 fn promtool_finds_nothing_to_complain_of() {
     scenario(|net| {
-        let serve = Serve::of(net, &["-r", "--by-comm", "--kernel-stats"]);
+        let serve = Serve::of(net, &["--by-comm", "--kernel-stats"]);
         let pair = pair();
         abort(pair.client);
         await_reset(&pair.server);
@@ -101,7 +103,7 @@ fn curl_reads_over_tls_and_only_over_tls() {
     });
 }
 
-/// A Prometheus that scrapes it every second.
+/// A Prometheus that scrapes it every other second.
 struct Prometheus {
     process: Process,
     _directory: Directory,
@@ -113,7 +115,7 @@ impl Prometheus {
     fn of(serve: &Serve) -> Self {
         let directory = Directory::new();
         let config = format!(
-            "global: {{scrape_interval: 1s}}\nscrape_configs:\n- {{job_name: tcptrace, static_configs: [{{targets: ['{}']}}]}}\n",
+            "global: {{scrape_interval: 2s}}\nscrape_configs:\n- {{job_name: tcptrace, static_configs: [{{targets: ['{}']}}]}}\n",
             serve.address()
         );
         let file = directory.file("prometheus.yml");
@@ -130,9 +132,8 @@ impl Prometheus {
     /// The answer of its HTTP API to a query: labels and value of each series. Empty as long as there is none.
     fn query(query: &str) -> Vec<(Value, f64)> {
         let address: SocketAddr = Self::ADDRESS.parse().unwrap();
-        let escaped: String = query.bytes().map(|byte| format!("%{byte:02x}")).collect();
-        let request =
-            format!("GET /api/v1/query?query={escaped} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        let escaped = query.bytes().fold(String::new(), |text, byte| text + &format!("%{byte:02x}"));
+        let request = format!("GET /api/v1/query?query={escaped} HTTP/1.0\r\n\r\n");
         let Some(answer) = ask(address, &request).filter(|answer| answer.status == 200) else {
             return Vec::new();
         };
@@ -141,6 +142,17 @@ impl Prometheus {
         let value = |series: &Value| series["value"][1].as_str().unwrap().parse().unwrap();
         series.iter().map(|series| (series["metric"].clone(), value(series))).collect()
     }
+}
+
+/// Connections that nobody accepts, on a listener with room for no more.
+fn full_queue() -> (Socket, Vec<TcpStream>) {
+    let listener: Socket = stream_socket(LOCALHOST);
+    listener.bind(&SocketAddr::new(LOCALHOST, 0).into()).unwrap();
+    listener.listen(4).unwrap();
+    let address = listener.local_addr().unwrap().as_socket().unwrap();
+    // One more than the backlog may wait.
+    let waiting = (0..5).map(|_| TcpStream::connect(address).unwrap()).collect();
+    (listener, waiting)
 }
 
 /// Under load: what Prometheus has is what `hist` says, of sockets that stay and of connections that come and go.
@@ -158,25 +170,36 @@ fn prometheus_has_the_numbers_of_hist() {
         }
         let serve = Serve::of(net, &[]);
         let mut prometheus = Prometheus::of(&serve);
+        let holds = |what: &str| !Prometheus::query(what).is_empty();
+        await_that("Prometheus has a page", || holds("tcptrace_findings"));
+        let (rules, severities) = (doctor::RULES.len(), doctor::Severity::ALL.len());
+        assert!(holds(&format!("count(tcptrace_findings) == {}", rules * severities)), "{}", serve.metrics());
+        assert!(holds("sum(tcptrace_findings) == 0"), "{}", serve.metrics());
+        let queue = full_queue();
         let parked: Vec<Parked> = PORTS.iter().map(|port| park(*port)).collect();
         let load = pair().listener;
         let port = load.local_addr().unwrap().port();
         let over = AtomicBool::new(false);
+        let address = serve.address();
         thread::scope(|scope| {
             let loading = scope.spawn(|| {
                 net.enter(|| {
                     let mut count = 0_u32;
                     while !over.load(Ordering::Relaxed) {
-                        let (client, server) = connect(&load);
-                        abort(client);
-                        await_reset(&server);
-                        count += 1;
+                        for _ in 0..500 {
+                            let (client, server) = connect(&load);
+                            abort(client);
+                            await_reset(&server);
+                            count += 1;
+                        }
+                        // Not faster than a debug build counts them.
+                        ask(address, "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
                     }
                     count
                 })
             });
             let hist = Tables::start(&net.inode().to_string(), &["hist", "1", "1"]);
-            let mut expected = Default::default();
+            let mut expected = Counts::new();
             hist.until("a table", |table| {
                 expected = by_hist(table, net);
                 true
@@ -201,14 +224,15 @@ fn prometheus_has_the_numbers_of_hist() {
             });
             over.store(true, Ordering::Relaxed);
             let count = loading.join().unwrap();
-            let query = format!("tcptrace_connections_closed_total{{port=\"{port}\",cause=\"peer_rst\"}}");
-            await_that("Prometheus has all connections", || {
-                Prometheus::query(&query).iter().map(|(_, value)| *value).sum::<f64>() == f64::from(count)
-            });
+            let closed = format!("tcptrace_connections_closed_total{{port=\"{port}\",cause=\"peer_rst\"}}");
+            await_that("Prometheus has all connections", || holds(&format!("sum({closed}) == {count}")));
         });
-        let up = Prometheus::query("min_over_time(up[5m])");
-        assert_eq!(up.first().map(|(_, value)| *value), Some(1.0), "a scrape failed: {up:?}");
-        assert_eq!(Prometheus::query("sum(tcptrace_lost_records_total)").first().unwrap().1, 0.0);
+        let finding = "tcptrace_findings{rule=\"accept-queue-full\",severity=\"critical\"} == 1";
+        await_that("Prometheus has the finding", || holds(finding));
+        drop(queue);
+        let slowest = Prometheus::query("max_over_time(scrape_duration_seconds[5m])");
+        assert!(holds("min_over_time(up[5m]) == 1"), "a scrape failed: {slowest:?}");
+        assert!(holds("sum(tcptrace_lost_records_total) == 0"), "{}", serve.metrics());
         assert_eq!(promtool(&serve.get("/metrics").body), "");
         prometheus.process.terminate();
         drop(parked);
