@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::*;
 use crate::{
     model::{
-        doctor::{self, Facts, Limits},
+        doctor::{self, Facts, Limits, facts::Listener},
         tally::{By, Tally, meter::Meter},
     },
     view::metrics::{Exposition, Format, encode, registry},
@@ -70,4 +70,16 @@ fn every_metric_is_documented_and_there_is_no_other() {
         })
         .collect();
     assert_eq!(exposed, documented);
+}
+
+#[test]
+fn every_rule_is_there_and_none_of_its_findings_is_left_out() {
+    let full = Listener { tuple: event(0).tuple, owner: None, queue: 5, most: 5, backlog: 4, drops: 0 };
+    let facts = Facts { listeners: vec![full; 7], ..Facts::default() };
+    let findings = doctor::count(&facts, &Limits::default());
+    let text = encode(&registry(Exposition { findings, ..exposition() }), Format::Prometheus);
+    let samples: Vec<&str> = text.lines().filter(|line| line.starts_with("tcptrace_findings{")).collect();
+    assert_eq!(samples.len(), doctor::RULES.len() * doctor::Severity::ALL.len());
+    let found: Vec<&str> = samples.into_iter().filter(|line| !line.ends_with(" 0")).collect();
+    assert_eq!(found, [r#"tcptrace_findings{rule="accept-queue-full",severity="critical"} 7"#]);
 }
