@@ -87,6 +87,8 @@ impl Tracker {
             }
             if conn.state == found.state {
                 conn.missed = 0;
+            } else if found.form == Form::Minisock {
+                // That the full socket is gone is for `reconcile` to count, once.
             } else if conn.missed < MISSES {
                 conn.missed += 1;
             } else {

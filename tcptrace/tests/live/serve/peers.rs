@@ -233,7 +233,7 @@ fn prometheus_has_the_numbers_of_hist() {
         let finding = "tcptrace_findings{rule=\"accept-queue-full\",severity=\"critical\"} == 1";
         await_that("Prometheus has the finding", || holds(finding));
         drop(queue);
-        assert!(holds("sum(tcptrace_lost_records_total) == 0"), "{}", serve.metrics());
+        assert!(holds("sum(tcptrace_lost_records_total) == 0"), "{}{}", serve.metrics(), serve.said());
         assert_eq!(promtool(&serve.get("/metrics").body), "");
         prometheus.process.terminate();
         drop(parked);
