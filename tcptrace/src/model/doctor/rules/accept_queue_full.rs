@@ -54,9 +54,10 @@ fn judge(facts: &Facts, limits: &Limits) -> Vec<Finding> {
         let filter = facts.filter(&group);
         let somaxconn =
             facts.namespace(tuple.netns).and_then(|namespace| namespace.latest.sysctls.count("somaxconn"));
-        let mut finding = Finding::new(&RULE, severity, title)
-            .about(group, owner, most.into())
-            .evidence(format!("{queue} connections wait to be accepted, {most} at most were seen; the backlog is {backlog}"));
+        let mut finding =
+            Finding::new(&RULE, severity, title).about(group, owner, most.into()).evidence(format!(
+                "{queue} connections wait to be accepted, {most} at most were seen; the backlog is {backlog}"
+            ));
         if drops > 0 {
             finding = finding.evidence(format!(
                 "it dropped {drops} SYNs and ACKs, {}; ListenOverflows rose by {over}",
@@ -67,7 +68,11 @@ fn judge(facts: &Facts, limits: &Limits) -> Vec<Finding> {
             let capped = u64::from(backlog) == somaxconn;
             finding = finding.evidence(format!(
                 "net.core.somaxconn is {somaxconn}{}",
-                if capped { ": it caps what the application asks for in listen()" } else { ", so the backlog is what the application asked for in listen()" }
+                if capped {
+                    ": it caps what the application asks for in listen()"
+                } else {
+                    ", so the backlog is what the application asked for in listen()"
+                }
             ));
             finding = finding.remedy(if capped {
                 "find out why accept() is late first; a longer queue (somaxconn and listen()) only carries bursts"

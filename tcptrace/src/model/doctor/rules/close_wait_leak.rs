@@ -55,7 +55,11 @@ fn judge(facts: &Facts, limits: &Limits) -> Vec<Finding> {
         let full = limit.is_some_and(|(open, limit)| percent(open, limit) >= 95.0)
             || full_ns.is_some_and(|ns| ns <= limits.ns(&RULE, &FULL));
         let severity = if full { Severity::Critical } else { Severity::Warning };
-        let more = if grows { format!(", {} more every second", rate(per_second).trim_end_matches("/s")) } else { String::new() };
+        let more = if grows {
+            format!(", {} more every second", rate(per_second).trim_end_matches("/s"))
+        } else {
+            String::new()
+        };
         let title = format!(
             "{} leaves {} in CLOSE_WAIT on {}{more}",
             who(all.owner),
@@ -75,9 +79,7 @@ fn judge(facts: &Facts, limits: &Limits) -> Vec<Finding> {
         let filter = facts.filter(&all.group);
         findings.push(
             finding
-                .evidence_if(all.unread > 0, || {
-                    format!("{} bytes wait in them to be read", all.unread)
-                })
+                .evidence_if(all.unread > 0, || format!("{} bytes wait in them to be read", all.unread))
                 .evidence(format!("peers: {}", peers(facts.standing.iter().filter(of_group))))
                 .evidence(examples(&all.examples))
                 .more(format!("tcptrace hist 1{filter} --sort close-wait"))

@@ -44,7 +44,11 @@ fn judge(facts: &Facts, limits: &Limits) -> Vec<Finding> {
     let mut findings = Vec::new();
     for (peer, (count, ports)) in by_peer.iter().filter(|(peer, _)| scans(peer)) {
         let group = Group { netns: peer.0, raddr: peer.1, ..Group::default() };
-        let title = format!("{} scans this host: it asked for {} ports that nobody listens on", place(&group), ports.len());
+        let title = format!(
+            "{} scans this host: it asked for {} ports that nobody listens on",
+            place(&group),
+            ports.len()
+        );
         let filter = facts.filter(&group);
         findings.push(
             Finding::new(&RULE, Severity::Warning, title)
@@ -68,7 +72,10 @@ fn judge(facts: &Facts, limits: &Limits) -> Vec<Finding> {
         let asks = |row: &Reset| row.key.raddr.map(|raddr| format!("{} ({})", ip(raddr), row.recent));
         let peers: Vec<String> = rows.iter().take(4).filter_map(|row| asks(row)).collect();
         let group = Group { netns, ours: true, port: Some(port), ..Group::default() };
-        let title = format!("nothing listens on port {port}, and it is asked for {count} times, {}", rate(facts.per_second(count)));
+        let title = format!(
+            "nothing listens on port {port}, and it is asked for {count} times, {}",
+            rate(facts.per_second(count))
+        );
         let filter = facts.filter(&group);
         findings.push(
             Finding::new(&RULE, Severity::Warning, title)

@@ -33,11 +33,17 @@ fn judge(facts: &Facts, limits: &Limits) -> Vec<Finding> {
             continue;
         }
         let to = place(&all.group);
-        let title = format!("{to} does not answer: {} of {} wait in SYN_SENT", many(old, "connection"), who(all.owner));
+        let title = format!(
+            "{to} does not answer: {} of {} wait in SYN_SENT",
+            many(old, "connection"),
+            who(all.owner)
+        );
         let Group { netns, raddr, port, .. } = all.group;
         // On this host the other side can be looked at, too.
         let here = facts.listeners.iter().find(|listener| {
-            listener.tuple.netns == netns && Some(listener.tuple.lport) == port && raddr.is_some_and(|raddr| ip(raddr).is_loopback())
+            listener.tuple.netns == netns
+                && Some(listener.tuple.lport) == port
+                && raddr.is_some_and(|raddr| ip(raddr).is_loopback())
         });
         let filter = facts.filter(&all.group);
         let finding = Finding::new(&RULE, Severity::Warning, title)

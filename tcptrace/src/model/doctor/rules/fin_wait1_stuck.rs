@@ -2,7 +2,7 @@
 
 use crate::model::{
     doctor::{
-        Facts, Finding, Limits, Rule, Severity, Threshold, Unit, Group,
+        Facts, Finding, Group, Limits, Rule, Severity, Threshold, Unit,
         words::{examples, many, peers, place, span},
     },
     state::State,
@@ -14,12 +14,8 @@ static AGE: Threshold = Threshold {
     unit: Unit::Seconds,
     why: "the segment has been sent again four times by then, or the window has been closed that long",
 };
-static COUNT: Threshold = Threshold {
-    name: "count",
-    default: 5.0,
-    unit: Unit::Count,
-    why: "one or two are peers that went away",
-};
+static COUNT: Threshold =
+    Threshold { name: "count", default: 5.0, unit: Unit::Count, why: "one or two are peers that went away" };
 
 pub(super) static RULE: Rule = Rule { name: "fin-wait1-stuck", thresholds: &[&AGE, &COUNT], judge };
 
@@ -52,7 +48,9 @@ fn judge(facts: &Facts, limits: &Limits) -> Vec<Finding> {
         } else {
             finding.remedy("segments are lost on the way, or the peer is gone: look at the way to it")
         };
-        findings.push(finding.more(format!("tcptrace -r{filter} --state fin-wait1")).more("ss -tonp state fin-wait-1"));
+        findings.push(
+            finding.more(format!("tcptrace -r{filter} --state fin-wait1")).more("ss -tonp state fin-wait-1"),
+        );
     }
     findings
 }

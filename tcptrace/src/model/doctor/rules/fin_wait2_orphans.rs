@@ -49,7 +49,11 @@ fn judge(facts: &Facts, limits: &Limits) -> Vec<Finding> {
         findings.push(
             Finding::new(&RULE, Severity::Warning, title)
                 .about(all.group, all.owner, all.count)
-                .evidence(format!("{old} for more than {}, the oldest for {}", span(limits.ns(&RULE, &AGE)), span(all.oldest_ns())))
+                .evidence(format!(
+                    "{old} for more than {}, the oldest for {}",
+                    span(limits.ns(&RULE, &AGE)),
+                    span(all.oldest_ns())
+                ))
                 .evidence(format!("peers: {}", peers(parts)))
                 .evidence(format!("each goes after tcp_fin_timeout={timeout} s"))
                 .evidence(examples(&all.examples))

@@ -14,12 +14,8 @@ static AGE: Threshold = Threshold {
     unit: Unit::Seconds,
     why: "the FIN has been sent again four times by then",
 };
-static COUNT: Threshold = Threshold {
-    name: "count",
-    default: 5.0,
-    unit: Unit::Count,
-    why: "one or two are peers that went away",
-};
+static COUNT: Threshold =
+    Threshold { name: "count", default: 5.0, unit: Unit::Count, why: "one or two are peers that went away" };
 const STATES: [State; 2] = [State::LAST_ACK, State::CLOSING];
 
 pub(super) static RULE: Rule = Rule { name: "last-ack-stuck", thresholds: &[&AGE, &COUNT], judge };

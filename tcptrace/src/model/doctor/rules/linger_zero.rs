@@ -35,15 +35,17 @@ fn judge(facts: &Facts, limits: &Limits) -> Vec<Finding> {
             place(&all.group),
             many(all.count, "connection")
         );
-        let parts = facts
-            .ends
-            .iter()
-            .filter(|part| part.cause == all.cause && part.group.any_peer() == all.group);
+        let parts =
+            facts.ends.iter().filter(|part| part.cause == all.cause && part.group.any_peer() == all.group);
         let filter = facts.filter(&all.group);
         findings.push(
             Finding::new(&RULE, Severity::Warning, title)
                 .about(all.group, all.owner, all.count)
-                .evidence(format!("{}, in {} different seconds", rate(facts.per_second(all.count)), all.seconds))
+                .evidence(format!(
+                    "{}, in {} different seconds",
+                    rate(facts.per_second(all.count)),
+                    all.seconds
+                ))
                 .evidence(format!("peers: {}", peers(parts)))
                 .more(format!("tcptrace conns{filter} --cause local_abort_linger -w")),
         );

@@ -1,9 +1,6 @@
 //! TCP memory near tcp_mem: buffers shrink, then segments are dropped.
 
-use crate::model::doctor::{
-    Facts, Finding, Group, Limits, Rule, Severity, Threshold, Unit,
-    words::percent,
-};
+use crate::model::doctor::{Facts, Finding, Group, Limits, Rule, Severity, Threshold, Unit, words::percent};
 
 static USED: Threshold = Threshold {
     name: "used",
@@ -29,12 +26,16 @@ fn judge(facts: &Facts, limits: &Limits) -> Vec<Finding> {
     }
     let full = pages >= most && most > 0;
     let severity = if full { Severity::Critical } else { Severity::Warning };
-    let title = format!("TCP takes {pages} pages of memory; from {pressure} on the kernel saves, from {most} on it drops");
+    let title = format!(
+        "TCP takes {pages} pages of memory; from {pressure} on the kernel saves, from {most} on it drops"
+    );
     vec![
         Finding::new(&RULE, severity, title)
             .about(Group::default(), None, pages)
             .evidence(format!("{pages} pages of 4 KiB, tcp_mem=... {pressure} {most}"))
-            .evidence_if(times > 0, || format!("the kernel came under pressure {times} times meanwhile (TCPMemoryPressures)"))
+            .evidence_if(times > 0, || {
+                format!("the kernel came under pressure {times} times meanwhile (TCPMemoryPressures)")
+            })
             .more("ss -tmn")
             .more("tcptrace conns --live"),
     ]

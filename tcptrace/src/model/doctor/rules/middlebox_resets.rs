@@ -31,7 +31,10 @@ fn judge(facts: &Facts, limits: &Limits) -> Vec<Finding> {
     let mut findings = Vec::new();
     let (pairs, example) = facts.severed;
     if pairs >= limits.count(&RULE, &PAIRS).max(1) {
-        let title = format!("something between the ends resets connections: {} got RSTs at both ends that neither sent", many(pairs, "connection"));
+        let title = format!(
+            "something between the ends resets connections: {} got RSTs at both ends that neither sent",
+            many(pairs, "connection")
+        );
         findings.push(
             Finding::new(&RULE, Severity::Warning, title)
                 .about(Group::default(), None, pairs)
@@ -46,7 +49,8 @@ fn judge(facts: &Facts, limits: &Limits) -> Vec<Finding> {
         if !stray || row.key.rport.is_none() || row.recent < limits.count(&RULE, &STRAY) {
             continue;
         }
-        let group = Group { netns: row.key.netns, ours: false, port: row.key.rport, raddr: row.key.raddr, pid: None };
+        let group =
+            Group { netns: row.key.netns, ours: false, port: row.key.rport, raddr: row.key.raddr, pid: None };
         let title = format!(
             "{} sends segments of connections that are not here: {} answered by RST",
             place(&group),
@@ -64,14 +68,19 @@ fn judge(facts: &Facts, limits: &Limits) -> Vec<Finding> {
     }
     for namespace in &facts.namespaces {
         let sysctls = &namespace.latest.sysctls;
-        let (Some(count), Some(most)) = (sysctls.count("nf_conntrack_count"), sysctls.count("nf_conntrack_max")) else {
+        let (Some(count), Some(most)) =
+            (sysctls.count("nf_conntrack_count"), sysctls.count("nf_conntrack_max"))
+        else {
             continue;
         };
         if percent(count, most) < limits.of(&RULE, &TABLE) {
             continue;
         }
         let netns = namespace.netns();
-        let title = format!("the connection table of netfilter is nearly full: {count} of {most}{}", facts.within(netns));
+        let title = format!(
+            "the connection table of netfilter is nearly full: {count} of {most}{}",
+            facts.within(netns)
+        );
         findings.push(
             Finding::new(&RULE, Severity::Critical, title)
                 .about(Group { netns, ..Group::default() }, None, count)

@@ -1,9 +1,6 @@
 //! Orphans near their limit: connections that applications have closed, and that the kernel still has to end.
 
-use crate::model::doctor::{
-    Facts, Finding, Group, Limits, Rule, Severity, Threshold, Unit,
-    words::percent,
-};
+use crate::model::doctor::{Facts, Finding, Group, Limits, Rule, Severity, Threshold, Unit, words::percent};
 
 static USED: Threshold = Threshold {
     name: "used",
@@ -18,7 +15,8 @@ fn judge(facts: &Facts, limits: &Limits) -> Vec<Finding> {
     // The count of orphans is the host's, the same in every namespace; so is the limit.
     let Some(namespace) = facts.namespaces.first() else { return Vec::new() };
     let orphans = namespace.latest.sockstat.orphans;
-    let Some(most) = facts.namespaces.iter().find_map(|one| one.latest.sysctls.count("tcp_max_orphans")) else {
+    let Some(most) = facts.namespaces.iter().find_map(|one| one.latest.sysctls.count("tcp_max_orphans"))
+    else {
         return Vec::new();
     };
     let killed: u64 = facts.namespaces.iter().map(|namespace| namespace.counted().abort_on_memory).sum();
@@ -27,7 +25,12 @@ fn judge(facts: &Facts, limits: &Limits) -> Vec<Finding> {
         return Vec::new();
     }
     let (severity, title) = if killed > 0 {
-        (Severity::Critical, format!("{killed} closed connections were given up with a RST: too many orphans, or no TCP memory"))
+        (
+            Severity::Critical,
+            format!(
+                "{killed} closed connections were given up with a RST: too many orphans, or no TCP memory"
+            ),
+        )
     } else {
         (Severity::Warning, format!("orphans are near their limit: {orphans} of {most}"))
     };

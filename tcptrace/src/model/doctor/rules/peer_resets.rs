@@ -65,11 +65,18 @@ fn judge(facts: &Facts, limits: &Limits) -> Vec<Finding> {
                 "connections with {peer} are reset when they are {} old or idle: an idle timeout in between",
                 span(ns)
             ),
-            None => format!("{peer} resets open connections of {}: {}", who(all.owner), many(all.count, "RST")),
+            None => {
+                format!("{peer} resets open connections of {}: {}", who(all.owner), many(all.count, "RST"))
+            }
         };
         let filter = facts.filter(&all.group);
         let times = |what: &str, spread: &Spread| {
-            format!("{what} when the RST came: {} to {} ({} known)", span(spread.least_ns), span(spread.most_ns), spread.count)
+            format!(
+                "{what} when the RST came: {} to {} ({} known)",
+                span(spread.least_ns),
+                span(spread.most_ns),
+                spread.count
+            )
         };
         findings.push(
             Finding::new(&RULE, Severity::Warning, title)

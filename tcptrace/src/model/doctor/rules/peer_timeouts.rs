@@ -28,7 +28,11 @@ fn judge(facts: &Facts, limits: &Limits) -> Vec<Finding> {
             continue;
         }
         let peer = place(&all.group.peer_alone());
-        let title = format!("{peer} acknowledges nothing: {} of {} given up", many(all.count, "connection"), who(all.owner));
+        let title = format!(
+            "{peer} acknowledges nothing: {} of {} given up",
+            many(all.count, "connection"),
+            who(all.owner)
+        );
         let filter = facts.filter(&all.group);
         findings.push(
             Finding::new(&RULE, Severity::Warning, title)

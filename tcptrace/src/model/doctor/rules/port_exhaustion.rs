@@ -31,7 +31,8 @@ fn judge(facts: &Facts, limits: &Limits) -> Vec<Finding> {
 }
 
 fn one(facts: &Facts, limits: &Limits, destination: &Destination) -> Option<Finding> {
-    let Destination { laddr, raddr, rport, netns, used, time_wait, before, opened, failed, owner } = *destination;
+    let Destination { laddr, raddr, rport, netns, used, time_wait, before, opened, failed, owner } =
+        *destination;
     let namespace = facts.namespace(netns)?;
     let ports = namespace.ports()?;
     let all = u64::from(ports.end().saturating_sub(*ports.start())) + 1;
@@ -57,7 +58,13 @@ fn one(facts: &Facts, limits: &Limits, destination: &Destination) -> Option<Find
         let when = runs_out.map_or_else(String::new, |ns| format!(", and runs out in {}", span(ns)));
         format!("{} uses {full:.0} % of the local ports for {to}{when}", who(owner))
     };
-    let group = Group { netns, ours: false, port: Some(rport), raddr: Some(raddr), pid: owner.map(|owner| owner.pid) };
+    let group = Group {
+        netns,
+        ours: false,
+        port: Some(rport),
+        raddr: Some(raddr),
+        pid: owner.map(|owner| owner.pid),
+    };
     let filter = facts.filter(&group);
     let finding = Finding::new(&RULE, severity, title)
         .about(group, owner, used)
@@ -80,7 +87,11 @@ fn one(facts: &Facts, limits: &Limits, destination: &Destination) -> Option<Find
     } else {
         finding.remedy("most of these ports are in use: fewer connections (a smaller pool), or a second source or destination address")
     };
-    Some(finding.more(format!("tcptrace hist 1{filter}")).more(format!("tcptrace conns{filter} --cause no_local_port")))
+    Some(
+        finding
+            .more(format!("tcptrace hist 1{filter}"))
+            .more(format!("tcptrace conns{filter} --cause no_local_port")),
+    )
 }
 
 /// Whether connect() takes a port in TIME_WAIT over (tcp_twsk_unique() in net/ipv4/tcp_ipv4.c): with timestamps, and

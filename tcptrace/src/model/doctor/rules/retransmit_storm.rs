@@ -28,7 +28,8 @@ static PART: Threshold = Threshold {
     why: "of all segments sent in the network namespace; below, a busy host only has its usual loss",
 };
 
-pub(super) static RULE: Rule = Rule { name: "retransmit-storm", thresholds: &[&COUNT, &SECONDS, &PART], judge };
+pub(super) static RULE: Rule =
+    Rule { name: "retransmit-storm", thresholds: &[&COUNT, &SECONDS, &PART], judge };
 
 fn judge(facts: &Facts, limits: &Limits) -> Vec<Finding> {
     // SYNs and SYN-ACKs have rules of their own.
@@ -42,11 +43,17 @@ fn judge(facts: &Facts, limits: &Limits) -> Vec<Finding> {
             continue;
         }
         let peer = place(&all.group);
-        let title = format!("segments to {peer} are lost: {} sent again, {}", all.count, rate(facts.per_second(all.count)));
-        let by_port = sum(facts.retransmits.iter().filter(data).filter(|part| part.group.peer_alone() == all.group), |group| {
-            crate::model::doctor::Group { pid: None, ..group }
-        });
-        let ports: Vec<String> = by_port.iter().take(4).map(|part| format!("{} ({})", place(&part.group), part.count)).collect();
+        let title = format!(
+            "segments to {peer} are lost: {} sent again, {}",
+            all.count,
+            rate(facts.per_second(all.count))
+        );
+        let by_port = sum(
+            facts.retransmits.iter().filter(data).filter(|part| part.group.peer_alone() == all.group),
+            |group| crate::model::doctor::Group { pid: None, ..group },
+        );
+        let ports: Vec<String> =
+            by_port.iter().take(4).map(|part| format!("{} ({})", place(&part.group), part.count)).collect();
         let filter = facts.filter(&all.group);
         findings.push(
             Finding::new(&RULE, Severity::Warning, title)

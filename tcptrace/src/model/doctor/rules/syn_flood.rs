@@ -57,17 +57,31 @@ fn judge(facts: &Facts, limits: &Limits) -> Vec<Finding> {
         let looks = if forged { "a SYN flood" } else { "ACKs do not arrive" };
         let title = format!(
             "{} on {} half open: {looks}",
-            if all.count == 1 { "1 connection is".to_owned() } else { format!("{} connections are", all.count) },
+            if all.count == 1 {
+                "1 connection is".to_owned()
+            } else {
+                format!("{} connections are", all.count)
+            },
             place(&all.group)
         );
         let filter = facts.filter(&all.group);
         findings.push(
             Finding::new(&RULE, severity, title)
                 .about(all.group, owner, all.count)
-                .evidence(format!("{} in SYN_RECV, from {different} different addresses: {}", all.count, peers(parts)))
-                .evidence_if(again > 0, || format!("{} sent again, {}", many(again, "SYN+ACK"), rate(facts.per_second(again))))
+                .evidence(format!(
+                    "{} in SYN_RECV, from {different} different addresses: {}",
+                    all.count,
+                    peers(parts)
+                ))
+                .evidence_if(again > 0, || {
+                    format!("{} sent again, {}", many(again, "SYN+ACK"), rate(facts.per_second(again)))
+                })
                 .evidence_if(cookies > 0, || {
-                    format!("the SYN queue was full: {} answered with a cookie, {}", many(cookies, "SYN"), rate(facts.per_second(cookies)))
+                    format!(
+                        "the SYN queue was full: {} answered with a cookie, {}",
+                        many(cookies, "SYN"),
+                        rate(facts.per_second(cookies))
+                    )
                 })
                 .evidence(format!("the listener is {}", who(owner)))
                 .more(format!("tcptrace -r{filter} --state syn-recv"))

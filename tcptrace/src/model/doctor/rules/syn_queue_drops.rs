@@ -1,7 +1,10 @@
 //! SYNs that are dropped because the queue of half-open connections is full, and no cookies are sent.
 
 use crate::model::{
-    doctor::{Facts, Finding, Group, Limits, Rule, Severity, Threshold, Unit, words::{many, rate, who}},
+    doctor::{
+        Facts, Finding, Group, Limits, Rule, Severity, Threshold, Unit,
+        words::{many, rate, who},
+    },
     state::State,
 };
 
@@ -29,17 +32,23 @@ fn judge(facts: &Facts, limits: &Limits) -> Vec<Finding> {
         let most = half_open.iter().find(|all| all.group.netns == netns);
         // The one with the longest queue is the one that is full.
         let listener = facts.listeners.iter().find(|listener| {
-            listener.tuple.netns == netns && most.is_some_and(|all| all.group.port == Some(listener.tuple.lport))
+            listener.tuple.netns == netns
+                && most.is_some_and(|all| all.group.port == Some(listener.tuple.lport))
         });
         let owner = listener.and_then(|listener| listener.owner);
         let group = most.map_or(Group { netns, ..Group::default() }, |all| all.group);
         let port = group.port.map_or_else(String::new, |port| format!(" of port {port}"));
-        let title = format!("the SYN queue{port} is full: {} dropped", if dropped == 1 { "1 SYN was".to_owned() } else { format!("{dropped} SYNs were") });
+        let title = format!(
+            "the SYN queue{port} is full: {} dropped",
+            if dropped == 1 { "1 SYN was".to_owned() } else { format!("{dropped} SYNs were") }
+        );
         Some(
             Finding::new(&RULE, Severity::Critical, title + &facts.within(netns))
                 .about(group, owner, dropped)
                 .evidence(format!("TCPReqQFullDrop rose by {dropped}, {}", rate(facts.per_second(dropped))))
-                .evidence_if(most.is_some(), || format!("{} in SYN_RECV{port}, of {}", most.map_or(0, |all| all.count), who(owner)))
+                .evidence_if(most.is_some(), || {
+                    format!("{} in SYN_RECV{port}, of {}", most.map_or(0, |all| all.count), who(owner))
+                })
                 .evidence(format!(
                     "tcp_syncookies={}, tcp_max_syn_backlog={}",
                     sysctls.get("tcp_syncookies").unwrap_or(0),

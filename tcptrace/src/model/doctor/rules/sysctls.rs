@@ -1,11 +1,7 @@
 //! Settings that do harm, or not what folklore says of them.
 
-use crate::model::{
-    doctor::{
-        Facts, Finding, Group, Limits, Rule, Severity, Threshold, Unit,
-        facts::Namespace,
-        words::who,
-    },
+use crate::model::doctor::{
+    Facts, Finding, Group, Limits, Rule, Severity, Threshold, Unit, facts::Namespace, words::who,
 };
 
 static PORTS: Threshold = Threshold {
@@ -38,7 +34,8 @@ fn judge(facts: &Facts, limits: &Limits) -> Vec<Finding> {
             // Most namespaces have the same settings.
             if let Some(known) = findings.iter_mut().find(|finding| finding.title == title) {
                 known.count += 1;
-                known.evidence = vec![format!("in {} network namespaces, {} among them", known.count, known.group.netns)];
+                known.evidence =
+                    vec![format!("in {} network namespaces, {} among them", known.count, known.group.netns)];
                 continue;
             }
             findings.push(
@@ -163,7 +160,11 @@ fn ports(facts: &Facts, namespace: &Namespace, limits: &Limits) -> Vec<Harm> {
         let setting = format!("{setting} reaches port {port} of {}", who(listener.owner));
         if taken(port) && !harms.iter().any(|(known, ..)| *known == setting) {
             let harm = "a client can take the port while the service is down";
-            harms.push((setting, harm, "begin the range above it, or put the port into ip_local_reserved_ports"));
+            harms.push((
+                setting,
+                harm,
+                "begin the range above it, or put the port into ip_local_reserved_ports",
+            ));
         }
     }
     harms

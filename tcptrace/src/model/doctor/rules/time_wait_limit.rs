@@ -34,11 +34,14 @@ fn judge(facts: &Facts, limits: &Limits) -> Vec<Finding> {
                 format!("TIME_WAIT is full: {} closed without it", many(over, "connection")),
             ),
         };
-        let here = |group: Group| Group { netns, ours: group.ours, port: group.port, pid: group.pid, raddr: None };
+        let here =
+            |group: Group| Group { netns, ours: group.ours, port: group.port, pid: group.pid, raddr: None };
         let mut finding = Finding::new(&RULE, severity, what + &facts.within(netns))
             .about(Group { netns, ..Group::default() }, None, waiting)
             .evidence(format!("{waiting} minisocks, tcp_max_tw_buckets={most}"))
-            .evidence_if(over > 0, || format!("TCPTimeWaitOverflow rose by {over}: late segments are answered by RST"));
+            .evidence_if(over > 0, || {
+                format!("TCPTimeWaitOverflow rose by {over}: late segments are answered by RST")
+            });
         let standing = facts.standing(&[State::TIME_WAIT], here);
         let first = standing.iter().filter(|all| all.group.netns == netns).take(3);
         for all in first {
@@ -46,7 +49,11 @@ fn judge(facts: &Facts, limits: &Limits) -> Vec<Finding> {
             finding = finding.evidence(format!(
                 "{} in TIME_WAIT: {} closed first{owner}",
                 all.count,
-                if all.group.ours { format!("the service on {}", place(&all.group)) } else { format!("the client of {}", place(&all.group)) }
+                if all.group.ours {
+                    format!("the service on {}", place(&all.group))
+                } else {
+                    format!("the client of {}", place(&all.group))
+                }
             ));
         }
         findings.push(finding.more("tcptrace hist 1 --sort time-wait").more("tcptrace explain TIME_WAIT"));

@@ -8,12 +8,8 @@ use crate::model::{
     },
 };
 
-static COUNT: Threshold = Threshold {
-    name: "count",
-    default: 10.0,
-    unit: Unit::Count,
-    why: "fewer are clients that gave up",
-};
+static COUNT: Threshold =
+    Threshold { name: "count", default: 10.0, unit: Unit::Count, why: "fewer are clients that gave up" };
 static SECONDS: Threshold = Threshold {
     name: "in-seconds",
     default: 3.0,
@@ -35,15 +31,17 @@ fn judge(facts: &Facts, limits: &Limits) -> Vec<Finding> {
             place(&all.group),
             many(all.count, "connection")
         );
-        let parts = facts
-            .ends
-            .iter()
-            .filter(|part| part.cause == all.cause && part.group.any_peer() == all.group);
+        let parts =
+            facts.ends.iter().filter(|part| part.cause == all.cause && part.group.any_peer() == all.group);
         let filter = facts.filter(&all.group);
         findings.push(
             Finding::new(&RULE, Severity::Warning, title)
                 .about(all.group, all.owner, all.count)
-                .evidence(format!("{}, in {} different seconds", rate(facts.per_second(all.count)), all.seconds))
+                .evidence(format!(
+                    "{}, in {} different seconds",
+                    rate(facts.per_second(all.count)),
+                    all.seconds
+                ))
                 .evidence(format!("peers: {}", peers(parts)))
                 .evidence_if(all.example.is_some(), || {
                     format!("for example {}", all.example.as_ref().map(ends).unwrap_or_default())
