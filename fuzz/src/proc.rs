@@ -77,7 +77,8 @@ fuzz_target!(|input: &[u8]| {
             let _ = health::Snmp::parse(&text, NETNS, 0);
             let _ = health::Sockstat::parse(&text);
             let _ = health::Descriptors::limit_in(&text);
-            let _ = health::numbers(&text);
+            let _ = health::numbers("ip_local_reserved_ports", &text);
+            let _ = health::numbers("tcp_mem", &text);
         }
         b't' => _ = processes::name_and_start(bytes),
         _ => {}

@@ -171,7 +171,7 @@ const OF_THE_HOST: [&str; 2] = ["tcp_max_orphans", "tcp_mem"];
 /// A setting of the namespace that the thread is in, and its numbers.
 fn setting(name: &'static str) -> Option<(&'static str, Vec<i64>)> {
     let text = fs::read_to_string(format!("/proc/sys/net/ipv4/{name}")).ok()?;
-    Some((name, numbers(&text)))
+    Some((name, numbers(name, &text)))
 }
 
 /// What the kernel says of the namespace that the thread is in; `None` where there is no /proc/net/snmp. `host`: settings

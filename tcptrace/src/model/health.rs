@@ -1,8 +1,9 @@
 //! What the kernel says of a network namespace as a whole: counters, settings, and the memory that TCP takes.
 
 /// `/proc/sys/net/ipv4/` and below: the settings that say something about the health of TCP.
-pub const SYSCTLS: [&str; 23] = [
+pub const SYSCTLS: [&str; 24] = [
     "ip_local_port_range",
+    RESERVED_PORTS,
     "tcp_abort_on_overflow",
     "tcp_fin_timeout",
     "tcp_keepalive_time",
@@ -26,6 +27,9 @@ pub const SYSCTLS: [&str; 23] = [
     "../netfilter/nf_conntrack_count",
     "../netfilter/nf_conntrack_max",
 ];
+
+/// The one whose numbers are ranges: the first and the last of each.
+const RESERVED_PORTS: &str = "ip_local_reserved_ports";
 
 macro_rules! counters {
     ($( $field:ident = $group:literal $name:literal; )+) => {
@@ -120,9 +124,16 @@ impl Sysctls {
     }
 }
 
-/// The numbers of a setting's text.
+/// The numbers of a setting, from its text.
 #[must_use]
-pub fn numbers(text: &str) -> Vec<i64> {
+pub fn numbers(name: &str, text: &str) -> Vec<i64> {
+    if name == RESERVED_PORTS {
+        let range = |range: &str| {
+            let (first, last) = range.split_once('-').unwrap_or((range, range));
+            Some([first.parse().ok()?, last.parse().ok()?])
+        };
+        return text.trim().split(',').filter_map(range).flatten().collect();
+    }
     text.split_ascii_whitespace().filter_map(|number| number.parse().ok()).collect()
 }
 
@@ -210,10 +221,13 @@ mod tests {
 
     #[test]
     fn settings_have_names_without_a_path() {
-        let sysctls = Sysctls(vec![("../core/somaxconn", vec![4096]), ("tcp_mem", numbers("10\t20\t30\n"))]);
+        let sysctls =
+            Sysctls(vec![("../core/somaxconn", vec![4096]), ("tcp_mem", numbers("tcp_mem", "10\t20\t30\n"))]);
         assert_eq!(sysctls.count("somaxconn"), Some(4096));
         assert_eq!(sysctls.all("tcp_mem"), Some(&[10, 20, 30][..]));
         assert_eq!(sysctls.get("tcp_sack"), None);
+        assert_eq!(numbers("ip_local_reserved_ports", "8080,9000-9010\n"), [8080, 8080, 9000, 9010]);
+        assert!(numbers("ip_local_reserved_ports", "\n").is_empty());
     }
 
     #[test]

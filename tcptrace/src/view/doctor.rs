@@ -139,7 +139,7 @@ pub fn json(diagnosis: &Diagnosis, summary: &Summary, clock: &Clock) -> String {
     let end = json!({
         "ts": ts, "kind": "summary", "events": summary.events, "lost": lost, "gaps": gaps, "beyond": beyond,
         "elapsed_us": summary.elapsed_us, "rules": RULES.len(), "critical": diagnosis.of(Severity::Critical),
-        "warnings": diagnosis.of(Severity::Warning), "sockets": diagnosis.sockets, "listeners": diagnosis.listeners,
+        "warnings": diagnosis.of(Severity::Warning), "sockets_seen": diagnosis.sockets, "listeners": diagnosis.listeners,
         "namespaces": diagnosis.namespaces,
     });
     let _ = writeln!(out, "{end}");

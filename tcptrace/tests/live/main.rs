@@ -16,6 +16,7 @@ mod agreement;
 mod causes;
 mod close;
 mod crowd;
+mod doctor;
 mod family;
 mod faults;
 mod hist_cli;

@@ -18,7 +18,7 @@ use crate::support::{
     PATIENCE,
     conns::{Connections, Conns, agree, end_of, owner_of},
     event::Event,
-    host::sysctl,
+    host::{sockets, sysctl},
     netns::{COMM, scenario},
     process::{Process, await_that},
     story::End,
@@ -28,8 +28,8 @@ use crate::support::{
 /// How many requests nginx is to serve, each over a connection of its own. `TCPTRACE_REQUESTS` says otherwise.
 const REQUESTS: usize = 2_000;
 const DRIVERS: usize = 4;
-const HTTP: u16 = 8080;
-const REDIS: u16 = 6379;
+pub(crate) const HTTP: u16 = 8080;
+pub(crate) const REDIS: u16 = 6379;
 /// The file that nginx serves.
 const FILE: &str = "file";
 const FILE_SIZE: usize = 10_000;
@@ -62,31 +62,22 @@ impl Drop for Directory {
     }
 }
 
-/// The states of this namespace's sockets, with their local ports.
-fn sockets() -> Vec<(u16, String)> {
-    let table = fs::read_to_string("/proc/thread-self/net/tcp").unwrap();
-    let socket = |line: &str| {
-        let mut words = line.split_whitespace();
-        let (_, port) = words.nth(1).unwrap().split_once(':').unwrap();
-        (u16::from_str_radix(port, 16).unwrap(), words.nth(1).unwrap().to_owned())
-    };
-    table.lines().skip(1).map(socket).collect()
-}
-
 /// Waits for a server, without a connection to it.
 fn await_listener(port: u16) {
-    await_that("a server listens", || sockets().contains(&(port, "0A".to_owned())));
+    await_that("a server listens", || {
+        sockets().iter().any(|socket| (socket.lport, socket.state) == (port, 10))
+    });
 }
 
-/// Waits until nothing but listeners (0A) and TIME_WAIT (06) is left.
+/// Waits until nothing but listeners and TIME_WAIT is left.
 fn await_end_of_connections() {
     await_that("all connections have ended", || {
-        sockets().iter().all(|(_, state)| matches!(state.as_str(), "06" | "0A"))
+        sockets().iter().all(|socket| matches!(socket.state, 6 | 10))
     });
 }
 
 /// An nginx with two workers.
-struct Nginx {
+pub(crate) struct Nginx {
     process: Process,
     directory: Directory,
 }
@@ -102,7 +93,13 @@ struct Served {
 }
 
 impl Nginx {
+    /// One that closes after each answer.
     fn start() -> Self {
+        Self::start_with("keepalive_timeout 0")
+    }
+
+    /// One with a setting of its own.
+    pub(crate) fn start_with(setting: &str) -> Self {
         let directory = Directory::new();
         fs::write(directory.file(FILE), vec![b'x'; FILE_SIZE]).unwrap();
         let path = directory.0.display();
@@ -116,7 +113,7 @@ impl Nginx {
                  {temporary}
                  log_format ours '$remote_port $bytes_sent $request_length $status $pid';
                  access_log {path}/access.log ours;
-                 keepalive_timeout 0;
+                 {setting};
                  server {{ listen 127.0.0.1:{HTTP}; root {path}; }}
              }}"
         );
@@ -243,7 +240,7 @@ fn requests() -> usize {
 
 /// So that a run does not use up the ports. Some come twice all the same: what is in TIME_WAIT is on nginx's side, and
 /// does not keep a client from them.
-fn widen_ports() {
+pub(crate) fn widen_ports() {
     sysctl("ipv4/ip_local_port_range", "10000 65535");
 }
 
@@ -344,7 +341,8 @@ fn wrk() {
     });
 }
 
-fn url() -> String {
+/// What nginx serves.
+pub(crate) fn url() -> String {
     format!("http://{}:{HTTP}/{FILE}", Ipv4Addr::LOCALHOST)
 }
 
@@ -381,13 +379,13 @@ fn curl() {
 }
 
 /// A redis without a disk.
-struct Redis {
+pub(crate) struct Redis {
     process: Process,
     _directory: Directory,
 }
 
 impl Redis {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let directory = Directory::new();
         // The server is in Debian's redis-tools under this name; the package redis-server has a service and a link.
         let program = env::split_paths(&env::var_os("PATH").unwrap())

@@ -22,10 +22,10 @@ use crate::{
 };
 
 /// An address that does not answer, see [`add_black_hole`].
-const NOWHERE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+pub(crate) const NOWHERE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 
 /// One SYN, one more a second later, and two seconds after that the end (tcp_write_timeout()).
-fn give_up_soon() {
+pub(crate) fn give_up_soon() {
     sysctl("ipv4/tcp_syn_retries", "1");
     // From 6.5 on some more come before the waits begin to double.
     sysctl_if_any("ipv4/tcp_syn_linear_timeouts", "0");

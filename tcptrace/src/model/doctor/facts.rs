@@ -6,12 +6,12 @@ use std::ops::RangeInclusive;
 use rustc_hash::FxHashMap;
 use tcptrace_common::record::{Addr, Tuple};
 
+use super::group::{Counted, Group, sum};
 use crate::model::{
     cause::Cause,
     event::Owner,
     health::{Descriptors, Health, Snmp},
     state::State,
-    tally::Reset,
 };
 
 /// Everything that is known.
@@ -33,8 +33,8 @@ pub struct Facts {
     pub ends: Vec<Ends>,
     /// Times of connections that clients here opened, by group.
     pub lives: Vec<Lives>,
-    /// RSTs; [`Reset::recent`] counts those of the time watched.
-    pub resets: Vec<Reset>,
+    /// Segments that no connection of this host was for, and that it answered with RSTs.
+    pub strays: Vec<Stray>,
     /// Segments sent again, by group and state.
     pub retransmits: Vec<Retransmits>,
     /// Listeners that closed and opened again.
@@ -67,78 +67,23 @@ impl Namespace {
         self.latest.counters.since(&self.first.counters)
     }
 
-    /// The ports that the kernel hands out.
+    /// The ports that the kernel hands out, but for those that are reserved.
     #[must_use]
     pub fn ports(&self) -> Option<RangeInclusive<u16>> {
         let range = self.latest.sysctls.all("ip_local_port_range")?;
         let port = |at: usize| range.get(at).and_then(|port| u16::try_from(*port).ok());
         Some(port(0)?..=port(1)?)
     }
-}
 
-/// What connections have in common.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Group {
-    /// Inode number of the network namespace.
-    pub netns: u32,
-    /// Whether the service is this host's.
-    pub ours: bool,
-    /// The service's port; `None`: one of those that the kernel hands out.
-    pub port: Option<u16>,
-    /// The peer; `None`: several.
-    pub raddr: Option<Addr>,
-    /// The process; `None`: not known, or several.
-    pub pid: Option<u32>,
-}
-
-impl Group {
-    /// The same, whoever the peer is.
+    /// Whether the kernel hands the port out.
     #[must_use]
-    pub fn any_peer(self) -> Self {
-        Self { raddr: None, ..self }
+    pub fn hands_out(&self, port: u16) -> bool {
+        let reserved = self.latest.sysctls.all("ip_local_reserved_ports").unwrap_or_default();
+        let reserved = reserved
+            .chunks_exact(2)
+            .any(|range| range.first() <= Some(&port.into()) && range.last() >= Some(&port.into()));
+        self.ports().is_some_and(|ports| ports.contains(&port)) && !reserved
     }
-
-    /// The same, whatever the port and the process.
-    #[must_use]
-    pub fn peer_alone(self) -> Self {
-        Self { port: None, pid: None, ours: false, ..self }
-    }
-}
-
-/// Counts that can be summed by what they have in common.
-pub trait Counted: Clone {
-    /// What they have in common.
-    fn group(&self) -> Group;
-    /// The place of that.
-    fn group_mut(&mut self) -> &mut Group;
-    /// How many.
-    fn count(&self) -> u64;
-    /// Adds others.
-    fn add(&mut self, other: &Self);
-}
-
-/// Sums by a coarser grouping, most first.
-pub fn sum<'a, C: Counted + 'a>(
-    parts: impl IntoIterator<Item = &'a C>,
-    coarser: impl Fn(Group) -> Group,
-) -> Vec<C> {
-    let mut sums: FxHashMap<Group, C> = FxHashMap::default();
-    for part in parts {
-        let group = coarser(part.group());
-        if let Some(sum) = sums.get_mut(&group) {
-            sum.add(part);
-        } else {
-            let mut part = part.clone();
-            *part.group_mut() = group;
-            sums.insert(group, part);
-        }
-    }
-    let mut sums: Vec<C> = sums.into_values().collect();
-    sums.sort_by_key(|sum| {
-        let Group { netns, ours, port, raddr, pid } = sum.group();
-        (std::cmp::Reverse(sum.count()), netns, !ours, port, raddr.map(Addr::octets), pid)
-    });
-    sums
 }
 
 macro_rules! counted {
@@ -257,6 +202,8 @@ pub struct Destination {
     pub time_wait: u64,
     /// Ports in use at the beginning.
     pub before: u64,
+    /// Those of them in TIME_WAIT.
+    pub time_wait_before: u64,
     /// Connections begun meanwhile.
     pub opened: u64,
     /// Connections for which there was no port.
@@ -318,6 +265,27 @@ impl Spread {
     }
 }
 
+/// Different seconds in which something happened: 64 are told apart, later ones fall on earlier ones.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Seconds(u64);
+
+impl Seconds {
+    /// Something happened then, in ns.
+    pub fn take(&mut self, at_ns: u64) {
+        self.0 |= 1 << (at_ns / 1_000_000_000 % 64);
+    }
+
+    fn add(&mut self, other: Self) {
+        self.0 |= other.0;
+    }
+
+    /// How many.
+    #[must_use]
+    pub fn count(self) -> u64 {
+        self.0.count_ones().into()
+    }
+}
+
 /// Connections that ended alike.
 #[derive(Clone, Debug, Default)]
 pub struct Ends {
@@ -329,8 +297,8 @@ pub struct Ends {
     pub hit: Option<State>,
     /// How many.
     pub count: u64,
-    /// In how many different seconds.
-    pub seconds: u64,
+    /// In which seconds.
+    pub seconds: Seconds,
     /// Whose they were.
     pub owner: Option<Owner>,
     /// How long they were in that state.
@@ -342,8 +310,7 @@ pub struct Ends {
 }
 
 counted!(Ends, |sum, other| {
-    // Those of others may have been in the same seconds.
-    sum.seconds = sum.seconds.max(other.seconds);
+    sum.seconds.add(other.seconds);
     sum.owner = sum.owner.or(other.owner);
     sum.ages.add(&other.ages);
     sum.idle.add(&other.idle);
@@ -380,8 +347,8 @@ pub struct Retransmits {
     pub state: Option<State>,
     /// How many.
     pub count: u64,
-    /// In how many different seconds.
-    pub seconds: u64,
+    /// In which seconds.
+    pub seconds: Seconds,
     /// Whose the connections are.
     pub owner: Option<Owner>,
     /// One of them.
@@ -389,7 +356,7 @@ pub struct Retransmits {
 }
 
 counted!(Retransmits, |sum, other| {
-    sum.seconds = sum.seconds.max(other.seconds);
+    sum.seconds.add(other.seconds);
     sum.owner = sum.owner.or(other.owner);
     sum.example = sum.example.or(other.example);
 });
@@ -401,14 +368,31 @@ pub struct Restarts {
     pub netns: u32,
     /// The port.
     pub port: u16,
-    /// How often a listener closed there.
-    pub closed: u64,
-    /// How often one was opened after another had closed.
-    pub opened: u64,
+    /// How often a listener was opened after one had closed.
+    pub count: u64,
     /// Whose the last was.
     pub owner: Option<Owner>,
     /// Different processes that opened one.
     pub processes: u64,
+}
+
+/// Segments from a peer that no connection of this host was for.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Stray {
+    /// Inode number of the network namespace.
+    pub netns: u32,
+    /// The peer asks for a service here; otherwise it is the service that the segments come from.
+    pub ours: bool,
+    /// Where they came to.
+    pub laddr: Addr,
+    /// From whom; `None`: several.
+    pub raddr: Option<Addr>,
+    /// The service's port.
+    pub port: u16,
+    /// RSTs that were sent.
+    pub count: u64,
+    /// Different ports of the other end: so many connections.
+    pub connections: u64,
 }
 
 impl Facts {
@@ -430,6 +414,21 @@ impl Facts {
         let by_process =
             self.standing(&[State::CLOSE_WAIT], |group| Group { pid: group.pid, ..Group::default() });
         by_process.iter().filter_map(|standing| standing.group.pid).take(most).collect()
+    }
+
+    /// Whether that host was seen to answer: the address is alive, whatever one of its ports does.
+    #[must_use]
+    pub fn answers(&self, peer: &Group) -> bool {
+        let is_peer = |group: Group| group.netns == peer.netns && group.raddr == peer.raddr;
+        let silent = [State::SYN_SENT, State::SYN_RECV];
+        let stands = self
+            .standing
+            .iter()
+            .any(|part| is_peer(part.group) && part.state.is_some_and(|state| !silent.contains(&state)));
+        let ended = self.ends.iter().any(|part| {
+            is_peer(part.group) && (part.cause == Some(Cause::Refused) || part.hit != Some(State::SYN_SENT))
+        });
+        stands || ended || self.lives.iter().any(|part| is_peer(part.group))
     }
 
     /// The network namespace of that number.

@@ -6,12 +6,15 @@
 use super::event::Owner;
 
 pub mod facts;
+pub mod group;
 pub mod limits;
 mod rules;
+mod strays;
 mod watch;
 mod words;
 
-pub use facts::{Facts, Group};
+pub use facts::Facts;
+pub use group::Group;
 pub use limits::{Limits, Setting, Threshold, Unit, WrongSetting};
 pub use rules::RULES;
 pub use watch::Watch;

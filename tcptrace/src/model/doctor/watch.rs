@@ -5,8 +5,10 @@ use std::hash::Hash;
 use rustc_hash::{FxHashMap, FxHashSet};
 use tcptrace_common::record::{Addr, Tuple};
 
-use super::facts::{
-    Destination, Ends, Facts, Group, Listener, Lives, Namespace, Restarts, Retransmits, Standing,
+use super::{
+    facts::{Destination, Ends, Facts, Listener, Lives, Namespace, Restarts, Retransmits, Standing},
+    group::Group,
+    strays::Strays,
 };
 use crate::model::{
     cause::Cause,
@@ -15,13 +17,11 @@ use crate::model::{
     found::{Form, Found, Survey, timer},
     socket::Socket,
     state::State,
-    tally::{ResetKey, Service, Tally},
+    tally::{Service, Tally},
 };
 
 /// Groups kept at most. A new one beyond that loses its peer, then all but its network namespace.
 const GROUPS: usize = 8192;
-/// Reset connections whose other end is looked for at most.
-const SEVERED: usize = 4096;
 /// Destinations with fewer ports in use are none of interest.
 const FEW: u64 = 50;
 
@@ -39,14 +39,13 @@ pub struct Watch {
     quiet: FxHashMap<u64, Quiet>,
     listeners: FxHashMap<(u64, Tuple), Queue>,
     standing_before: FxHashMap<(Group, State, bool), u64>,
-    used_before: FxHashMap<Route, u64>,
-    resets_before: FxHashMap<ResetKey, u64>,
+    used_before: FxHashMap<Route, Used>,
     opened: FxHashMap<Route, Opened>,
-    ends: FxHashMap<(Group, Cause, Option<State>), Timed<Ends>>,
+    ends: FxHashMap<(Group, Cause, Option<State>), Ends>,
     lives: FxHashMap<Group, Lives>,
-    retransmits: FxHashMap<(Group, Option<State>), Timed<Retransmits>>,
+    retransmits: FxHashMap<(Group, Option<State>), Retransmits>,
     restarts: FxHashMap<(u32, u16), Restarting>,
-    severed: Severed,
+    strays: Strays,
 }
 
 /// When something was said last.
@@ -58,7 +57,7 @@ struct Quiet {
 }
 
 /// A listener's queue.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 struct Queue {
     length: u32,
     most: u32,
@@ -76,59 +75,12 @@ struct Opened {
     owner: Option<Owner>,
 }
 
-/// Counts, and the second of the last.
-#[derive(Debug)]
-struct Timed<T> {
-    counts: T,
-    second: u64,
-}
-
 #[derive(Debug, Default)]
 struct Restarting {
     counts: Restarts,
+    /// One closed, and none was opened since.
+    closed: bool,
     pids: FxHashSet<u32>,
-}
-
-/// Connections that a RST ended, as far as both ends may be here.
-#[derive(Debug, Default)]
-struct Severed {
-    /// Ends that got a RST: addresses and ports alone.
-    reset: FxHashSet<(Addr, u16, Addr, u16)>,
-    /// Ends that sent one.
-    sent: FxHashSet<(Addr, u16, Addr, u16)>,
-}
-
-impl Severed {
-    fn event(&mut self, event: &Event) {
-        let Tuple { laddr, lport, raddr, rport, .. } = event.tuple;
-        let set = match event.kind {
-            Kind::RstReceived => &mut self.reset,
-            Kind::RstSent => &mut self.sent,
-            _ => return,
-        };
-        if set.len() < SEVERED {
-            set.insert((laddr, lport, raddr, rport));
-        }
-    }
-
-    fn pairs(&self) -> (u64, Option<Tuple>) {
-        // Where not all is known nothing can be said.
-        if self.reset.len() >= SEVERED || self.sent.len() >= SEVERED {
-            return (0, None);
-        }
-        let mut pairs = 0;
-        let mut example = None;
-        for &(laddr, lport, raddr, rport) in &self.reset {
-            let (here, there) = ((laddr, lport, raddr, rport), (raddr, rport, laddr, lport));
-            let sent = self.sent.contains(&here) || self.sent.contains(&there);
-            // Each pair once.
-            if self.reset.contains(&there) && !sent && lport < rport {
-                pairs += 1;
-                example = Some(Tuple { laddr, raddr, lport, rport, netns: 0 });
-            }
-        }
-        (pairs, example)
-    }
 }
 
 impl Watch {
@@ -140,7 +92,7 @@ impl Watch {
         self.lives.clear();
         self.retransmits.clear();
         self.restarts.clear();
-        self.severed = Severed::default();
+        self.strays = Strays::default();
         for namespace in self.namespaces.values_mut() {
             namespace.first = namespace.latest.clone();
         }
@@ -150,8 +102,7 @@ impl Watch {
         }
         let Counted { standing, used } = self.count(sockets, tally, now_ns);
         self.standing_before = standing.into_iter().map(|(key, standing)| (key, standing.count)).collect();
-        self.used_before = used.into_iter().map(|(route, used)| (route, used.all)).collect();
-        self.resets_before = tally.ledger.rows().into_iter().map(|row| (row.key, row.count)).collect();
+        self.used_before = used;
     }
 
     /// Takes what a look or a survey found, at `now_ns`.
@@ -174,15 +125,9 @@ impl Watch {
     }
 
     fn listener(&mut self, found: &Found, now_ns: u64) {
-        let queue = self.listeners.entry((found.cookie, found.tuple)).or_insert(Queue {
-            length: 0,
-            most: 0,
-            backlog: 0,
-            // One that is new here has dropped nothing before, as far as is known.
-            drops_before: found.drops,
-            drops: 0,
-            seen_ns: 0,
-        });
+        // One that is new here has dropped nothing before, as far as is known.
+        let new = Queue { drops_before: found.drops, ..Queue::default() };
+        let queue = self.listeners.entry((found.cookie, found.tuple)).or_insert(new);
         queue.length = found.receive_queue;
         queue.most = queue.most.max(found.receive_queue);
         queue.backlog = found.send_queue;
@@ -204,7 +149,7 @@ impl Watch {
 
     /// Takes what happened.
     pub fn event(&mut self, event: &Event, tally: &Tally) {
-        self.severed.event(event);
+        self.strays.event(event, tally);
         match event.kind {
             Kind::Transition => self.transition(event, tally),
             Kind::Retransmit => self.retransmit(event, tally),
@@ -244,12 +189,13 @@ impl Watch {
         });
         let group = group_of(&event.tuple, event.role, event.owner, tally);
         let key = |group| (group, verdict.cause, Some(old));
-        let ends = bounded(&mut self.ends, group, key, |group| Timed {
-            counts: Ends { group, cause: Some(verdict.cause), hit: Some(old), ..Ends::default() },
-            second: u64::MAX,
+        let ends = bounded(&mut self.ends, group, key, |group| Ends {
+            group,
+            cause: Some(verdict.cause),
+            hit: Some(old),
+            ..Ends::default()
         });
-        ends.happened(event.ts_ns, |ends| &mut ends.seconds);
-        let ends = &mut ends.counts;
+        ends.seconds.take(event.ts_ns);
         ends.count += 1;
         ends.owner = event.owner.or(ends.owner);
         ends.example = ends.example.or(Some(event.tuple));
@@ -285,14 +231,23 @@ impl Watch {
         if lport == 0 {
             return;
         }
+        if new == State::CLOSE {
+            let closed = self.listeners.keys().find(|(_, tuple)| *tuple == event.tuple).copied();
+            closed.and_then(|closed| self.listeners.remove(&closed));
+        } else {
+            let cookie = event.id.map_or(0, |id| id.0);
+            self.listeners.insert((cookie, event.tuple), Queue::default());
+        }
+        let others = self.listeners.keys().any(|(_, tuple)| (tuple.netns, tuple.lport) == (netns, lport));
         let Some(restarting) = entry(&mut self.restarts, (netns, lport)) else { return };
         let counts = &mut restarting.counts;
         (counts.netns, counts.port) = (netns, lport);
         counts.owner = event.owner.or(counts.owner);
         if new == State::CLOSE {
-            counts.closed += 1;
-        } else if counts.closed > 0 {
-            counts.opened += 1;
+            // Of several that share the port, or have one of its addresses each, the last counts for all.
+            restarting.closed = !others;
+        } else if std::mem::take(&mut restarting.closed) {
+            counts.count += 1;
             if let Some(owner) = event.owner
                 && restarting.pids.len() < GROUPS
             {
@@ -307,12 +262,9 @@ impl Watch {
         let state = if synack { Some(State::SYN_RECV) } else { event.prev_state };
         let group = group_of(&event.tuple, event.role, event.owner, tally);
         let key = |group| (group, state);
-        let retransmits = bounded(&mut self.retransmits, group, key, |group| Timed {
-            counts: Retransmits { group, state, ..Retransmits::default() },
-            second: u64::MAX,
-        });
-        retransmits.happened(event.ts_ns, |retransmits| &mut retransmits.seconds);
-        let retransmits = &mut retransmits.counts;
+        let new = |group| Retransmits { group, state, ..Retransmits::default() };
+        let retransmits = bounded(&mut self.retransmits, group, key, new);
+        retransmits.seconds.take(event.ts_ns);
         retransmits.count += 1;
         retransmits.owner = event.owner.or(retransmits.owner);
         retransmits.example = retransmits.example.or(Some(event.tuple));
@@ -338,10 +290,6 @@ impl Watch {
             backlog: queue.backlog,
             drops: u64::from(queue.drops.saturating_sub(queue.drops_before)),
         };
-        let mut resets = tally.ledger.rows();
-        for row in &mut resets {
-            row.recent = row.count - self.resets_before.get(&row.key).copied().unwrap_or(0);
-        }
         Facts {
             watched_ns: now_ns.saturating_sub(self.begun_ns),
             namespaces,
@@ -351,12 +299,12 @@ impl Watch {
                 .collect(),
             destinations: self.destinations(used),
             listeners: self.listeners.iter().map(listener).collect(),
-            ends: self.ends.values().map(|ends| ends.counts.clone()).collect(),
+            ends: self.ends.values().cloned().collect(),
             lives: self.lives.values().cloned().collect(),
-            resets: resets.into_iter().filter(|row| row.recent > 0).collect(),
-            retransmits: self.retransmits.values().map(|retransmits| retransmits.counts.clone()).collect(),
+            strays: self.strays.strays(),
+            retransmits: self.retransmits.values().cloned().collect(),
             restarts: self.restarts.values().map(|restarting| restarting.counts).collect(),
-            severed: self.severed.pairs(),
+            severed: self.strays.severed(),
             ..Facts::default()
         }
     }
@@ -371,6 +319,7 @@ impl Watch {
         let destination = |(route, used): (Route, Used)| {
             let (netns, laddr, raddr, rport) = route;
             let opened = self.opened.get(&route).copied().unwrap_or_default();
+            let before = self.used_before.get(&route).copied().unwrap_or_default();
             let interesting = used.all >= FEW || opened.failed > 0;
             interesting.then_some(Destination {
                 laddr,
@@ -379,7 +328,8 @@ impl Watch {
                 netns,
                 used: used.all,
                 time_wait: used.time_wait,
-                before: self.used_before.get(&route).copied().unwrap_or(0),
+                before: before.all,
+                time_wait_before: before.time_wait,
                 opened: opened.count,
                 failed: opened.failed,
                 owner: opened.owner.or(used.owner),
@@ -441,22 +391,14 @@ struct Used {
     owner: Option<Owner>,
 }
 
-impl<T> Timed<T> {
-    /// It happened then. `seconds`: where different seconds are counted.
-    fn happened(&mut self, ts_ns: u64, seconds: impl FnOnce(&mut T) -> &mut u64) {
-        let second = ts_ns / 1_000_000_000;
-        if second != std::mem::replace(&mut self.second, second) {
-            *seconds(&mut self.counts) += 1;
-        }
-    }
-}
-
 fn route(tuple: &Tuple) -> Route {
     (tuple.netns, tuple.laddr, tuple.raddr, tuple.rport)
 }
 
 fn group_of(tuple: &Tuple, role: Option<Role>, owner: Option<Owner>, tally: &Tally) -> Group {
     let Service { ours, port } = tally.service(tuple, role);
+    // Whoever is connected to is a service, whatever its port.
+    let port = port.or((role == Some(Role::Client)).then_some(tuple.rport));
     let pid = owner.map(|owner| owner.pid);
     Group { netns: tuple.netns, ours, port, raddr: Some(tuple.raddr), pid }
 }

@@ -4,7 +4,10 @@ use std::net::SocketAddr;
 
 use tcptrace_common::record::{Addr, Tuple};
 
-use super::facts::{Counted, Facts, Group};
+use super::{
+    facts::Facts,
+    group::{Counted, Group, sum},
+};
 use crate::model::event::{Owner, ip};
 
 /// A process.
@@ -13,6 +16,28 @@ pub(super) fn who(owner: Option<Owner>) -> String {
         || "a process that is not known".to_owned(),
         |owner| format!("{}/{}", owner.comm, owner.pid),
     )
+}
+
+/// The processes of several parts: the first, and how many there are beside it.
+pub(super) fn whose<'a, C: Counted + 'a>(
+    owner: Option<Owner>,
+    parts: impl IntoIterator<Item = &'a C>,
+) -> String {
+    let others = sum(parts, |group| Group { pid: group.pid, ..Group::default() }).len().saturating_sub(1);
+    match others {
+        0 => who(owner),
+        1 => format!("{} and another process", who(owner)),
+        _ => format!("{} and {others} other processes", who(owner)),
+    }
+}
+
+/// How often.
+pub(super) fn times(count: u64) -> String {
+    match count {
+        1 => "once".to_owned(),
+        2 => "twice".to_owned(),
+        _ => format!("{count} times"),
+    }
 }
 
 /// So many of something: the word gets an `s`.
@@ -37,8 +62,8 @@ pub(super) fn span(ns: u64) -> String {
     match ms {
         0..1 => format!("{} µs", ns / 1000),
         1..1000 => format!("{ms} ms"),
-        1000..10_000 => format!("{}.{} s", ms / 1000, ms % 1000 / 100),
-        10_000..120_000 => format!("{} s", ms / 1000),
+        1000..9950 => format!("{}.{} s", (ms + 50) / 1000, (ms + 50) % 1000 / 100),
+        9950..120_000 => format!("{} s", (ms + 500) / 1000),
         120_000..7_200_000 => format!("{} min", ms / 60_000),
         _ => format!("{} h", ms / 3_600_000),
     }
@@ -81,21 +106,36 @@ pub(super) fn examples(tuples: &[Tuple]) -> String {
     format!("for example {}", all.join(", "))
 }
 
-/// Where connections are.
+/// A service, or whoever has it.
 pub(super) fn place(group: &Group) -> String {
     match (group.ours, group.port, group.raddr) {
         (true, Some(port), _) => format!("port {port}"),
         (true, None, _) => "ports that the kernel chose".to_owned(),
         (false, Some(port), Some(raddr)) => end(raddr, port),
         (false, None, Some(raddr)) => ip(raddr).to_string(),
-        (false, Some(port), None) => format!("port {port} of others"),
-        (false, None, None) => "others".to_owned(),
+        (false, Some(port), None) => format!("port {port} of several peers"),
+        (false, None, None) => "several peers".to_owned(),
+    }
+}
+
+/// Where connections are.
+pub(super) fn at(group: &Group) -> String {
+    format!("{} {}", if group.ours { "on" } else { "to" }, place(group))
+}
+
+/// What speaks for a firewall, and what for a dead host, where a peer does not answer.
+pub(super) fn alive(facts: &Facts, peer: &Group) -> String {
+    let Some(host) = peer.raddr.map(ip) else { return "no SYN+ACK, RST or ICMP came".to_owned() };
+    if facts.answers(peer) {
+        format!("{host} itself is alive: a firewall drops SYNs to this port, or its queue there is full")
+    } else {
+        format!("nothing else from {host} was seen: it is dead, the route is wrong, or a firewall drops all")
     }
 }
 
 /// The peers, those with most first: `192.0.2.1 (50), 192.0.2.2 (3), 5 more`.
 pub(super) fn peers<'a, C: Counted + 'a>(parts: impl IntoIterator<Item = &'a C>) -> String {
-    let by_peer = super::facts::sum(parts, |group| Group { raddr: group.raddr, ..Group::default() });
+    let by_peer = sum(parts, |group| Group { raddr: group.raddr, ..Group::default() });
     let named: Vec<&C> = by_peer.iter().filter(|part| part.group().raddr.is_some()).collect();
     let name = |part: &&C| part.group().raddr.map(|raddr| format!("{} ({})", ip(raddr), part.count()));
     let mut words: Vec<String> = named.iter().take(3).filter_map(name).collect();
@@ -112,10 +152,12 @@ impl Facts {
         let several = self.namespaces.len() > 1 && group.netns != 0;
         let side = if group.ours { 'L' } else { 'D' };
         let process = if group.port.is_none() { group.pid } else { None };
+        // A service is looked at as a whole, whoever had the trouble.
+        let peer = group.raddr.filter(|_| !group.ours || group.port.is_none());
         [
             several.then(|| format!(" -N {}", group.netns)),
             group.port.map(|port| format!(" -{side} {port}")),
-            group.raddr.map(|raddr| format!(" --raddr {}", ip(raddr))),
+            peer.map(|raddr| format!(" --raddr {}", ip(raddr))),
             process.map(|pid| format!(" -p {pid}")),
         ]
         .into_iter()
@@ -137,6 +179,7 @@ mod tests {
     fn numbers_are_short() {
         let spans = [900, 250_000_000, 1_500_000_000, 14_000_000_000, 180_000_000_000, 8_000_000_000_000];
         assert_eq!(spans.map(span), ["0 µs", "250 ms", "1.5 s", "14 s", "3 min", "2 h"]);
+        assert_eq!([1_999_000_000, 9_960_000_000].map(span), ["2.0 s", "10 s"]);
         assert_eq!([0.0, 0.05, 2.54, 49.4].map(rate), ["0/s", "3.0/min", "2.5/s", "49/s"]);
         assert_eq!(left(100, 10.0), Some(10_000_000_000));
         assert_eq!(left(100, 0.0), None);

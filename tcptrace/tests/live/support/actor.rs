@@ -18,7 +18,7 @@ use rustix::{
         AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
         SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
     },
-    process::{Signal, Uid},
+    process::{Pid, Resource, Rlimit, Signal, Uid, prlimit},
     stdio::dup2_stderr,
     thread::set_thread_res_uid,
 };
@@ -85,6 +85,13 @@ impl Actor {
 
     pub(crate) fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Lets it have so many descriptors at most.
+    pub(crate) fn limit_descriptors(&self, count: u64) {
+        let limit = Rlimit { current: Some(count), maximum: Some(count) };
+        let pid = Pid::from_raw(self.pid.try_into().unwrap());
+        prlimit(pid, Resource::Nofile, limit).unwrap();
     }
 
     /// Listens at a port that the kernel chooses.

@@ -47,6 +47,12 @@ const NUMBERS: &[&str] = &[
     "rsts_seen",
     "estab_resets",
     "resets_seen",
+    "rules",
+    "critical",
+    "warnings",
+    "sockets_seen",
+    "listeners",
+    "namespaces",
 ];
 
 /// Fields that are objects.
@@ -61,7 +67,7 @@ impl Event {
         for (name, value) in &fields {
             let right = match name.as_str() {
                 name if NUMBERS.contains(&name) => value.is_number(),
-                "buckets" => value.is_array(),
+                "buckets" | "evidence" | "remedy" | "more" => value.is_array(),
                 "other" => value.is_boolean(),
                 name if OBJECTS.contains(&name) => value.is_object(),
                 _ => value.is_string(),

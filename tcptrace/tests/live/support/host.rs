@@ -77,3 +77,42 @@ pub(crate) fn tcp_counters() -> HashMap<String, i64> {
     let (names, values) = (lines.next().unwrap(), lines.next().unwrap());
     names.split(' ').map(str::to_owned).zip(values.split(' ').map(|value| value.parse().unwrap())).collect()
 }
+
+/// A counter of the namespace's in /proc/net/snmp or /proc/net/netstat, 0 where the kernel does not have it.
+pub(crate) fn counter(name: &str) -> u64 {
+    let file = |name: &str| fs::read_to_string(format!("/proc/thread-self/net/{name}")).unwrap();
+    let text = file("snmp") + &file("netstat");
+    let mut lines = text.lines();
+    while let (Some(names), Some(values)) = (lines.next(), lines.next()) {
+        if let Some((_, value)) = names.split(' ').zip(values.split(' ')).find(|(known, _)| *known == name) {
+            // The first field of all may be negative, and is none that a test asks for.
+            return value.parse().unwrap();
+        }
+    }
+    0
+}
+
+/// A socket of the namespace's, by /proc/net/tcp.
+pub(crate) struct Socket {
+    pub(crate) lport: u16,
+    /// As the kernel numbers them: 6 is TIME_WAIT.
+    pub(crate) state: u8,
+    /// 1: to send again, 3: a minisock's, 4: to probe a window.
+    pub(crate) timer: u8,
+}
+
+/// The namespace's IPv4 sockets.
+pub(crate) fn sockets() -> Vec<Socket> {
+    let table = fs::read_to_string("/proc/thread-self/net/tcp").unwrap();
+    let hex = |text: &str| u16::from_str_radix(text, 16).unwrap();
+    let socket = |line: &str| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let small = |text: &str| u8::from_str_radix(text, 16).unwrap();
+        Socket {
+            lport: hex(words[1].split_once(':').unwrap().1),
+            state: small(words[3]),
+            timer: small(words[5].split_once(':').unwrap().0),
+        }
+    };
+    table.lines().skip(1).map(socket).collect()
+}

@@ -2,6 +2,7 @@
 
 pub(crate) mod actor;
 pub(crate) mod conns;
+pub(crate) mod doctor;
 pub(crate) mod event;
 pub(crate) mod host;
 pub(crate) mod netns;

@@ -1,9 +1,12 @@
 //! Accept queues that are full: the kernel drops what nobody accepts.
 
-use crate::model::doctor::{
-    Facts, Finding, Group, Limits, Rule, Severity, Threshold, Unit,
-    facts::Listener,
-    words::{end, percent, rate, who},
+use crate::model::{
+    doctor::{
+        Facts, Finding, Group, Limits, Rule, Severity, Threshold, Unit,
+        facts::{Listener, Namespace},
+        words::{end, percent, rate, who},
+    },
+    health::Snmp,
 };
 
 static FULL: Threshold = Threshold {
@@ -22,18 +25,17 @@ static WAITING: Threshold = Threshold {
 pub(super) static RULE: Rule = Rule { name: "accept-queue-full", thresholds: &[&FULL, &WAITING], judge };
 
 fn judge(facts: &Facts, limits: &Limits) -> Vec<Finding> {
-    let overflows = |netns| {
-        let namespace = facts.namespace(netns);
-        namespace.map_or(0, |namespace| namespace.counted().listen_overflows)
-    };
+    let counted = |netns| facts.namespace(netns).map(Namespace::counted).unwrap_or_default();
     let judged = |listener: &Listener| {
         let Listener { tuple, owner, queue, most, backlog, drops } = *listener;
-        let over = if drops > 0 { overflows(tuple.netns) } else { 0 };
+        let Snmp { listen_overflows: over, listen_drops, .. } = counted(tuple.netns);
         // sk_acceptq_is_full(): one more than the backlog may wait.
         let is_full = backlog > 0 && most >= backlog && u64::from(most) >= limits.count(&RULE, &WAITING);
         let near = percent(most.into(), backlog.into()) >= limits.of(&RULE, &FULL)
             && u64::from(most) >= limits.count(&RULE, &WAITING);
-        let dropping = over > 0 && (is_full || backlog == 0 || most >= backlog);
+        // A burst between two looks is not seen, but counted. A listener drops for other reasons, too, unless all drops of
+        // the namespace are overflows.
+        let dropping = drops > 0 && over > 0 && (backlog == 0 || most >= backlog || listen_drops <= over);
         if !near && !dropping {
             return None;
         }

@@ -2,8 +2,8 @@
 
 use crate::model::{
     doctor::{
-        Facts, Finding, Limits, Rule, Severity, Threshold, Unit,
-        words::{examples, left, many, peers, percent, place, rate, span, who},
+        Facts, Finding, Group, Limits, Rule, Severity, Threshold, Unit,
+        words::{at, examples, left, many, peers, percent, rate, span, who},
     },
     state::State,
 };
@@ -37,7 +37,7 @@ pub(super) static RULE: Rule =
     Rule { name: "close-wait-leak", thresholds: &[&AGE, &OLD, &GROWTH, &FULL], judge };
 
 fn judge(facts: &Facts, limits: &Limits) -> Vec<Finding> {
-    let standing = facts.standing(&[State::CLOSE_WAIT], crate::model::doctor::Group::any_peer);
+    let standing = facts.standing(&[State::CLOSE_WAIT], Group::any_peer);
     let (age_ns, old) = (limits.ns(&RULE, &AGE), limits.count(&RULE, &OLD));
     let mut findings = Vec::new();
     for all in &standing {
@@ -61,10 +61,10 @@ fn judge(facts: &Facts, limits: &Limits) -> Vec<Finding> {
             String::new()
         };
         let title = format!(
-            "{} leaves {} in CLOSE_WAIT on {}{more}",
+            "{} leaves {} in CLOSE_WAIT {}{more}",
             who(all.owner),
             many(all.count, "connection"),
-            place(&all.group)
+            at(&all.group)
         );
         let mut finding = Finding::new(&RULE, severity, title)
             .about(all.group, all.owner, all.count)
@@ -74,7 +74,7 @@ fn judge(facts: &Facts, limits: &Limits) -> Vec<Finding> {
             finding = finding.evidence(format!("{open} of its {limit} descriptors are open{when}"));
         }
         let of_group = |part: &&crate::model::doctor::facts::Standing| {
-            part.state == Some(State::CLOSE_WAIT) && part.group.any_peer() == all.group
+            part.state == Some(State::CLOSE_WAIT) && part.group.any_peer() == all.group.any_peer()
         };
         let filter = facts.filter(&all.group);
         findings.push(

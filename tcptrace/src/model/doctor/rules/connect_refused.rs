@@ -3,8 +3,9 @@
 use crate::model::{
     cause::Cause,
     doctor::{
-        Facts, Finding, Limits, Rule, Severity, Threshold, Unit,
-        words::{many, place, rate, who},
+        Facts, Finding, Group, Limits, Rule, Severity, Threshold, Unit,
+        facts::Ends,
+        words::{many, place, rate, whose},
     },
 };
 
@@ -19,12 +20,15 @@ pub(super) static RULE: Rule = Rule { name: "connect-refused", thresholds: &[&CO
 
 fn judge(facts: &Facts, limits: &Limits) -> Vec<Finding> {
     let mut findings = Vec::new();
-    for all in facts.ends(&[Cause::Refused], |group| group) {
+    for all in facts.ends(&[Cause::Refused], Group::any_process) {
         if all.count < limits.count(&RULE, &COUNT) {
             continue;
         }
         let to = place(&all.group);
-        let title = format!("{to} refuses {}: {}", who(all.owner), many(all.count, "connection"));
+        let is_part =
+            |part: &&Ends| part.cause == all.cause && part.group.any_process() == all.group.any_process();
+        let parts = facts.ends.iter().filter(is_part);
+        let title = format!("{to} refuses {}: {}", whose(all.owner, parts), many(all.count, "connection"));
         let filter = facts.filter(&all.group);
         findings.push(
             Finding::new(&RULE, Severity::Warning, title)

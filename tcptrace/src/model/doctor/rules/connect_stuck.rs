@@ -3,7 +3,8 @@
 use crate::model::{
     doctor::{
         Facts, Finding, Group, Limits, Rule, Severity, Threshold, Unit,
-        words::{many, place, span, who},
+        facts::{Listener, Standing},
+        words::{alive, many, place, span, whose},
     },
     event::ip,
     state::State,
@@ -25,41 +26,42 @@ static COUNT: Threshold = Threshold {
 pub(super) static RULE: Rule = Rule { name: "connect-stuck", thresholds: &[&AGE, &COUNT], judge };
 
 fn judge(facts: &Facts, limits: &Limits) -> Vec<Finding> {
-    let stuck = facts.standing(&[State::SYN_SENT], |group| group);
     let mut findings = Vec::new();
-    for all in stuck {
+    for all in facts.standing(&[State::SYN_SENT], Group::any_process) {
         let old = all.older_than(limits.ns(&RULE, &AGE));
         if old < limits.count(&RULE, &COUNT) {
             continue;
         }
-        let to = place(&all.group);
-        let title = format!(
-            "{to} does not answer: {} of {} wait in SYN_SENT",
-            many(old, "connection"),
-            who(all.owner)
-        );
-        let Group { netns, raddr, port, .. } = all.group;
-        // On this host the other side can be looked at, too.
-        let here = facts.listeners.iter().find(|listener| {
-            listener.tuple.netns == netns
-                && Some(listener.tuple.lport) == port
-                && raddr.is_some_and(|raddr| ip(raddr).is_loopback())
-        });
-        let filter = facts.filter(&all.group);
-        let finding = Finding::new(&RULE, Severity::Warning, title)
-            .about(all.group, all.owner, old)
-            .evidence(format!("the oldest has waited for {}", span(all.oldest_ns())))
-            .evidence_if(here.is_none(), || {
-                "neither SYN+ACK nor RST nor ICMP came: a firewall that drops, a dead host, a wrong route, or a full queue".to_owned()
-            });
-        let finding = match here {
-            Some(listener) => finding.evidence(format!(
-                "the listener is on this host: {} of {} places in its accept queue are taken",
-                listener.most, listener.backlog
-            )),
-            None => finding,
+        let is_part = |part: &&Standing| {
+            part.state == Some(State::SYN_SENT) && part.group.any_process() == all.group.any_process()
         };
-        findings.push(finding.more(format!("tcptrace -r{filter} --state syn-sent")));
+        let whose = whose(all.owner, facts.standing.iter().filter(is_part));
+        let title = format!(
+            "{} does not answer: {} of {whose} wait in SYN_SENT",
+            place(&all.group),
+            many(old, "connection")
+        );
+        // On this host the other side can be looked at, too.
+        let Group { netns, raddr, port, .. } = all.group;
+        let is_it = |listener: &&Listener| {
+            let at = raddr.is_some_and(|raddr| ip(raddr).is_loopback() || raddr == listener.tuple.laddr);
+            listener.tuple.netns == netns && Some(listener.tuple.lport) == port && at
+        };
+        let why = match facts.listeners.iter().find(is_it) {
+            Some(listener) => format!(
+                "the listener is on this host: {} connections wait in its accept queue, its backlog is {}",
+                listener.most, listener.backlog
+            ),
+            None => alive(facts, &all.group),
+        };
+        let filter = facts.filter(&all.group);
+        findings.push(
+            Finding::new(&RULE, Severity::Warning, title)
+                .about(all.group, all.owner, old)
+                .evidence(format!("the oldest has waited for {}", span(all.oldest_ns())))
+                .evidence(why)
+                .more(format!("tcptrace -r{filter} --state syn-sent")),
+        );
     }
     findings
 }

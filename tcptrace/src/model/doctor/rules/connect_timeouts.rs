@@ -3,8 +3,10 @@
 use crate::model::{
     cause::Cause,
     doctor::{
-        Facts, Finding, Limits, Rule, Severity, Threshold, Unit,
-        words::{many, place, span, who},
+        Facts, Finding, Group, Limits, Rule, Severity, Threshold, Unit,
+        facts::Ends,
+        group::sum,
+        words::{alive, many, place, span, whose},
     },
     state::State,
 };
@@ -19,18 +21,28 @@ static COUNT: Threshold = Threshold {
 pub(super) static RULE: Rule = Rule { name: "connect-timeouts", thresholds: &[&COUNT], judge };
 
 fn judge(facts: &Facts, limits: &Limits) -> Vec<Finding> {
+    let ways = [
+        (Cause::ConnectTimeout, "no SYN was answered"),
+        (Cause::Unreachable, "ICMP said that it cannot be reached"),
+    ];
+    ways.into_iter().flat_map(|(cause, how)| failed(facts, limits, cause, how)).collect()
+}
+
+fn failed(facts: &Facts, limits: &Limits, cause: Cause, how: &str) -> Vec<Finding> {
+    let is_one = |part: &&Ends| part.cause == Some(cause) && part.hit == Some(State::SYN_SENT);
     let mut findings = Vec::new();
-    for all in facts.ends(&[Cause::ConnectTimeout, Cause::Unreachable], |group| group) {
-        if all.count < limits.count(&RULE, &COUNT) || all.hit != Some(State::SYN_SENT) {
+    for all in sum(facts.ends.iter().filter(is_one), Group::any_process) {
+        if all.count < limits.count(&RULE, &COUNT) {
             continue;
         }
-        let to = place(&all.group);
-        let how = if all.cause == Some(Cause::Unreachable) {
-            "ICMP said that it cannot be reached"
-        } else {
-            "no SYN was answered"
-        };
-        let title = format!("{} of {} to {to} failed: {how}", many(all.count, "connection"), who(all.owner));
+        let parts = facts.ends.iter().filter(is_one);
+        let parts = parts.filter(|part| part.group.any_process() == all.group.any_process());
+        let title = format!(
+            "{} of {} to {} failed: {how}",
+            many(all.count, "connection"),
+            whose(all.owner, parts),
+            place(&all.group)
+        );
         let filter = facts.filter(&all.group);
         findings.push(
             Finding::new(&RULE, Severity::Warning, title)
@@ -38,8 +50,9 @@ fn judge(facts: &Facts, limits: &Limits) -> Vec<Finding> {
                 .evidence_if(all.ages.count > 0, || {
                     format!("given up after {} to {}", span(all.ages.least_ns), span(all.ages.most_ns))
                 })
+                .evidence_if(cause == Cause::ConnectTimeout, || alive(facts, &all.group))
                 .more(format!("tcptrace -r{filter} --state syn-sent"))
-                .more(format!("tcptrace conns{filter} --cause connect_timeout,unreachable")),
+                .more(format!("tcptrace conns{filter} --cause {}", cause.name())),
         );
     }
     findings

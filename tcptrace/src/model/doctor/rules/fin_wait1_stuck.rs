@@ -3,7 +3,7 @@
 use crate::model::{
     doctor::{
         Facts, Finding, Group, Limits, Rule, Severity, Threshold, Unit,
-        words::{examples, many, peers, place, span},
+        words::{at, examples, many, peers, span},
     },
     state::State,
 };
@@ -20,19 +20,18 @@ static COUNT: Threshold =
 pub(super) static RULE: Rule = Rule { name: "fin-wait1-stuck", thresholds: &[&AGE, &COUNT], judge };
 
 fn judge(facts: &Facts, limits: &Limits) -> Vec<Finding> {
-    let service = |group: Group| Group { pid: None, ..group.any_peer() };
     let mut findings = Vec::new();
-    for all in facts.standing(&[State::FIN_WAIT1], service) {
+    for all in facts.standing(&[State::FIN_WAIT1], Group::service) {
         let old = all.older_than(limits.ns(&RULE, &AGE));
         if old < limits.count(&RULE, &COUNT) {
             continue;
         }
         let is_part = |part: &&crate::model::doctor::facts::Standing| {
-            part.state == Some(State::FIN_WAIT1) && service(part.group) == all.group
+            part.state == Some(State::FIN_WAIT1) && part.group.service() == all.group.service()
         };
         let closed = all.window_closed > all.unanswered;
         let why = if closed { "their peers' windows are closed" } else { "their peers do not acknowledge" };
-        let title = format!("{} of {} stay in FIN_WAIT1: {why}", many(old, "connection"), place(&all.group));
+        let title = format!("{} {} stay in FIN_WAIT1: {why}", many(old, "connection"), at(&all.group));
         let filter = facts.filter(&all.group);
         let finding = Finding::new(&RULE, Severity::Warning, title)
             .about(all.group, all.owner, old)
@@ -44,9 +43,9 @@ fn judge(facts: &Facts, limits: &Limits) -> Vec<Finding> {
             .evidence(format!("peers: {}", peers(facts.standing.iter().filter(is_part))))
             .evidence(examples(&all.examples));
         let finding = if closed {
-            finding.remedy("the peer's application does not read: look there; TCP_USER_TIMEOUT on the socket, or a smaller tcp_orphan_retries, ends it sooner")
+            finding.remedy("the peer's application does not read: look there. TCP_USER_TIMEOUT on the socket ends it sooner; tcp_orphan_retries does not while probes are answered")
         } else {
-            finding.remedy("segments are lost on the way, or the peer is gone: look at the way to it")
+            finding.remedy("segments are lost on the way, or the peer is gone: look at the way to it. tcp_orphan_retries=3 gives orphans up sooner")
         };
         findings.push(
             finding.more(format!("tcptrace -r{filter} --state fin-wait1")).more("ss -tonp state fin-wait-1"),

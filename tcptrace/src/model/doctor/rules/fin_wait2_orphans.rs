@@ -24,18 +24,18 @@ static AGE: Threshold = Threshold {
 pub(super) static RULE: Rule = Rule { name: "fin-wait2-orphans", thresholds: &[&COUNT, &AGE], judge };
 
 fn judge(facts: &Facts, limits: &Limits) -> Vec<Finding> {
-    let service = |group: Group| Group { pid: None, ..group.any_peer() };
     let orphan = |part: &&crate::model::doctor::facts::Standing| {
         part.minisocks && part.state == Some(State::FIN_WAIT2)
     };
-    let orphans = crate::model::doctor::facts::sum(facts.standing.iter().filter(orphan), service);
+    let orphans = crate::model::doctor::group::sum(facts.standing.iter().filter(orphan), Group::service);
     let mut findings = Vec::new();
     for all in orphans {
         let old = all.older_than(limits.ns(&RULE, &AGE));
         if old < limits.count(&RULE, &COUNT) {
             continue;
         }
-        let parts = facts.standing.iter().filter(orphan).filter(|part| service(part.group) == all.group);
+        let parts =
+            facts.standing.iter().filter(orphan).filter(|part| part.group.service() == all.group.service());
         let title = format!(
             "the peers of {} do not close: {} in FIN_WAIT2",
             place(&all.group),

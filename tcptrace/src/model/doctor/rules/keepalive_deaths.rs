@@ -3,8 +3,9 @@
 use crate::model::{
     cause::Cause,
     doctor::{
-        Facts, Finding, Limits, Rule, Severity, Threshold, Unit,
-        words::{ends, many, place, who},
+        Facts, Finding, Group, Limits, Rule, Severity, Threshold, Unit,
+        facts::Ends,
+        words::{ends, many, place, whose},
     },
 };
 
@@ -19,15 +20,18 @@ pub(super) static RULE: Rule = Rule { name: "keepalive-deaths", thresholds: &[&C
 
 fn judge(facts: &Facts, limits: &Limits) -> Vec<Finding> {
     let mut findings = Vec::new();
-    for all in facts.ends(&[Cause::KeepaliveTimeout], |group| group) {
+    for all in facts.ends(&[Cause::KeepaliveTimeout], Group::any_process) {
         if all.count < limits.count(&RULE, &COUNT) {
             continue;
         }
+        let is_part =
+            |part: &&Ends| part.cause == all.cause && part.group.any_process() == all.group.any_process();
+        let parts = facts.ends.iter().filter(is_part);
         let peer = place(&all.group.peer_alone());
         let title = format!(
             "{peer} answers no keepalive probe: {} of {} ended",
             many(all.count, "connection"),
-            who(all.owner)
+            whose(all.owner, parts)
         );
         let keepalive = facts
             .namespace(all.group.netns)

@@ -3,7 +3,7 @@
 use crate::model::{
     doctor::{
         Facts, Finding, Group, Limits, Rule, Severity, Threshold, Unit,
-        words::{examples, many, peers, place, span},
+        words::{at, examples, many, peers, span},
     },
     state::State,
 };
@@ -21,20 +21,24 @@ const STATES: [State; 2] = [State::LAST_ACK, State::CLOSING];
 pub(super) static RULE: Rule = Rule { name: "last-ack-stuck", thresholds: &[&AGE, &COUNT], judge };
 
 fn judge(facts: &Facts, limits: &Limits) -> Vec<Finding> {
-    let service = |group: Group| Group { pid: None, ..group.any_peer() };
     let mut findings = Vec::new();
-    for all in facts.standing(&STATES, service) {
+    for all in facts.standing(&STATES, Group::service) {
         let old = all.older_than(limits.ns(&RULE, &AGE));
         if old < limits.count(&RULE, &COUNT) {
             continue;
         }
         let is_part = |part: &&crate::model::doctor::facts::Standing| {
-            part.state.is_some_and(|state| STATES.contains(&state)) && service(part.group) == all.group
+            part.state.is_some_and(|state| STATES.contains(&state))
+                && part.group.service() == all.group.service()
         };
+        let is_in =
+            |state: &&State| facts.standing.iter().filter(is_part).any(|part| part.state == Some(**state));
+        let states: Vec<&str> = STATES.iter().filter(is_in).map(|state| state.name()).collect();
         let title = format!(
-            "{} of {} stay in LAST_ACK or CLOSING: their peers do not acknowledge the FIN",
+            "{} {} stay in {}: their peers do not acknowledge the FIN",
             many(old, "connection"),
-            place(&all.group)
+            at(&all.group),
+            states.join(" and ")
         );
         let filter = facts.filter(&all.group);
         findings.push(

@@ -4,7 +4,7 @@ use crate::model::{
     cause::Cause,
     doctor::{
         Facts, Finding, Group, Limits, Rule, Severity, Threshold, Unit,
-        words::{many, peers, place, rate, who},
+        words::{at, many, peers, rate, who},
     },
 };
 
@@ -26,17 +26,19 @@ pub(super) static RULE: Rule = Rule { name: "linger-zero", thresholds: &[&COUNT,
 fn judge(facts: &Facts, limits: &Limits) -> Vec<Finding> {
     let mut findings = Vec::new();
     for all in facts.ends(&[Cause::LocalAbortLinger], Group::any_peer) {
-        if all.count < limits.count(&RULE, &COUNT) || all.seconds < limits.count(&RULE, &SECONDS) {
+        if all.count < limits.count(&RULE, &COUNT) || all.seconds.count() < limits.count(&RULE, &SECONDS) {
             continue;
         }
         let title = format!(
-            "{} closes with SO_LINGER 0 on {}: {}, each a RST to the peer",
+            "{} closes with SO_LINGER 0 {}: {}, each a RST to the peer",
             who(all.owner),
-            place(&all.group),
+            at(&all.group),
             many(all.count, "connection")
         );
-        let parts =
-            facts.ends.iter().filter(|part| part.cause == all.cause && part.group.any_peer() == all.group);
+        let parts = facts
+            .ends
+            .iter()
+            .filter(|part| part.cause == all.cause && part.group.any_peer() == all.group.any_peer());
         let filter = facts.filter(&all.group);
         findings.push(
             Finding::new(&RULE, Severity::Warning, title)
@@ -44,7 +46,7 @@ fn judge(facts: &Facts, limits: &Limits) -> Vec<Finding> {
                 .evidence(format!(
                     "{}, in {} different seconds",
                     rate(facts.per_second(all.count)),
-                    all.seconds
+                    all.seconds.count()
                 ))
                 .evidence(format!("peers: {}", peers(parts)))
                 .more(format!("tcptrace conns{filter} --cause local_abort_linger -w")),

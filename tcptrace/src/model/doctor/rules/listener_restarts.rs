@@ -4,7 +4,7 @@ use crate::model::{
     cause::Cause,
     doctor::{
         Facts, Finding, Group, Limits, Rule, Severity, Threshold, Unit,
-        words::{many, who},
+        words::{many, times, who},
     },
 };
 
@@ -20,7 +20,7 @@ pub(super) static RULE: Rule = Rule { name: "listener-restarts", thresholds: &[&
 fn judge(facts: &Facts, limits: &Limits) -> Vec<Finding> {
     let mut findings = Vec::new();
     for restarts in &facts.restarts {
-        if restarts.opened < limits.count(&RULE, &COUNT).max(1) {
+        if restarts.count < limits.count(&RULE, &COUNT).max(1) {
             continue;
         }
         let group = Group {
@@ -31,19 +31,20 @@ fn judge(facts: &Facts, limits: &Limits) -> Vec<Finding> {
             pid: restarts.owner.map(|owner| owner.pid),
         };
         let killed: u64 = facts
-            .ends(&[Cause::ListenerClosed], |group| Group { pid: None, ..group.any_peer() })
+            .ends(&[Cause::ListenerClosed], Group::service)
             .iter()
             .filter(|all| all.group.netns == restarts.netns && all.group.port == Some(restarts.port))
             .map(|all| all.count)
             .sum();
         let title = format!(
-            "the listener of port {} was closed and opened again {} times",
-            restarts.port, restarts.opened
+            "the listener of port {} was closed and opened again {}",
+            restarts.port,
+            times(restarts.count)
         );
         let filter = facts.filter(&group);
         findings.push(
             Finding::new(&RULE, Severity::Warning, title)
-                .about(group, restarts.owner, restarts.opened)
+                .about(group, restarts.owner, restarts.count)
                 .evidence(if restarts.processes > 1 {
                     format!("by {} processes, one after the other; the last is {}", restarts.processes, who(restarts.owner))
                 } else {

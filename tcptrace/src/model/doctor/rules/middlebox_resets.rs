@@ -2,6 +2,7 @@
 
 use crate::model::doctor::{
     Facts, Finding, Group, Limits, Rule, Severity, Threshold, Unit,
+    facts::Stray,
     words::{ends, many, percent, place, rate},
 };
 
@@ -15,7 +16,7 @@ static STRAY: Threshold = Threshold {
     name: "stray",
     default: 20.0,
     unit: Unit::Count,
-    why: "segments from a service for connections that are not here; fewer are late ones",
+    why: "connections that a service sends segments of and that are not here; fewer are late segments",
 };
 static TABLE: Threshold = Threshold {
     name: "conntrack",
@@ -43,25 +44,22 @@ fn judge(facts: &Facts, limits: &Limits) -> Vec<Finding> {
                 .more("tcptrace conns --cause peer_rst -w"),
         );
     }
-    // A service's segments to a port that this host had chosen: they belong to a connection that is gone here.
-    for row in &facts.resets {
-        let stray = row.key.sent && row.key.reason.as_deref() == Some("NO_SOCKET") && row.key.lport.is_none();
-        if !stray || row.key.rport.is_none() || row.recent < limits.count(&RULE, &STRAY) {
+    for stray in facts.strays.iter().filter(|stray| !stray.ours) {
+        let Stray { netns, raddr, port, connections, count, .. } = *stray;
+        if connections < limits.count(&RULE, &STRAY) {
             continue;
         }
-        let group =
-            Group { netns: row.key.netns, ours: false, port: row.key.rport, raddr: row.key.raddr, pid: None };
+        let group = Group { netns, ours: false, port: Some(port), raddr, pid: None };
         let title = format!(
-            "{} sends segments of connections that are not here: {} answered by RST",
-            place(&group),
-            row.recent
+            "{} sends segments of connections that are not here: {connections} of them, answered by RSTs",
+            place(&group)
         );
         let filter = facts.filter(&group);
         findings.push(
             Finding::new(&RULE, Severity::Warning, title)
-                .about(group, None, row.recent)
-                .evidence(rate(facts.per_second(row.recent)))
-                .remedy("a NAT or conntrack on the way lost them (INVALID packets reach the host untranslated: nf_conntrack_tcp_be_liberal=1, or drop INVALID), or the peer keeps what this host had closed")
+                .about(group, None, connections)
+                .evidence(format!("{} sent, {}", many(count, "RST"), rate(facts.per_second(count))))
+                .remedy("a NAT or conntrack on the way lost them (nf_conntrack_tcp_be_liberal=1 there, or drop INVALID), or the peer keeps what this host had closed")
                 .more(format!("tcptrace rst 5{filter}"))
                 .more("conntrack -S"),
         );

@@ -3,9 +3,10 @@
 use crate::model::{
     cause::Cause,
     doctor::{
-        Facts, Finding, Limits, Rule, Severity, Threshold, Unit,
-        facts::Spread,
-        words::{ends, many, percent, place, rate, span, who},
+        Facts, Finding, Group, Limits, Rule, Severity, Threshold, Unit,
+        facts::{Ends, Spread},
+        group::sum,
+        words::{at, ends, many, percent, place, rate, span, who},
     },
     event::ip,
     state::State,
@@ -43,65 +44,72 @@ pub(super) static RULE: Rule =
 
 fn judge(facts: &Facts, limits: &Limits) -> Vec<Finding> {
     let open = [State::ESTABLISHED, State::CLOSE_WAIT];
-    let met_open = |part: &&crate::model::doctor::facts::Ends| {
-        part.cause == Some(Cause::PeerRst) && part.hit.is_some_and(|hit| open.contains(&hit))
-    };
-    let alike = |spread: &Spread| {
-        let mean_ns = spread.mean_ns()?;
-        let enough = spread.count >= limits.count(&RULE, &ALIKE) && mean_ns >= limits.ns(&RULE, &IDLE);
-        (enough && percent(spread.most_ns - spread.least_ns, mean_ns) <= DIFFER).then_some(mean_ns)
-    };
+    let met_open =
+        |part: &&Ends| part.cause == Some(Cause::PeerRst) && part.hit.is_some_and(|hit| open.contains(&hit));
+    let several_seconds = |all: &Ends| all.seconds.count() >= limits.count(&RULE, &SECONDS);
+    // A balancer may show a server its clients' addresses.
+    let behind = |group: Group| if group.ours { group.service() } else { group.any_process() };
     let mut findings = Vec::new();
-    for all in crate::model::doctor::facts::sum(facts.ends.iter().filter(met_open), |group| group) {
-        let idle = alike(&all.idle).or_else(|| alike(&all.ages));
-        let many_of_them =
-            all.count >= limits.count(&RULE, &COUNT) && all.seconds >= limits.count(&RULE, &SECONDS);
-        if idle.is_none() && !many_of_them {
+    let mut told = Vec::new();
+    for all in sum(facts.ends.iter().filter(met_open), behind) {
+        let idle = alike(limits, &all.idle).map(|ns| (ns, "silence"));
+        let Some((ns, what)) = idle.or_else(|| alike(limits, &all.ages).map(|ns| (ns, "being open"))) else {
             continue;
-        }
-        let peer = all.group.raddr.map_or_else(|| "several peers".to_owned(), |raddr| ip(raddr).to_string());
-        let title = match idle {
-            Some(ns) => format!(
-                "connections with {peer} are reset when they are {} old or idle: an idle timeout in between",
+        };
+        if several_seconds(&all) {
+            told.push(behind(all.group));
+            let peer = all.group.raddr.map_or_else(|| "peers".to_owned(), |raddr| ip(raddr).to_string());
+            let title = format!(
+                "connections with {peer} are reset after {} of {what}: an idle timeout on the way",
                 span(ns)
-            ),
-            None => {
-                format!("{peer} resets open connections of {}: {}", who(all.owner), many(all.count, "RST"))
-            }
-        };
-        let filter = facts.filter(&all.group);
-        let times = |what: &str, spread: &Spread| {
-            format!(
-                "{what} when the RST came: {} to {} ({} known)",
-                span(spread.least_ns),
-                span(spread.most_ns),
-                spread.count
-            )
-        };
-        findings.push(
-            Finding::new(&RULE, Severity::Warning, title)
-                .about(all.group, all.owner, all.count)
-                .evidence(format!(
-                    "{} in {}, {}, on connections of {} ({})",
-                    many(all.count, "RST"),
-                    all.hit.map_or("-", State::name),
-                    rate(facts.per_second(all.count)),
-                    who(all.owner),
-                    place(&all.group)
-                ))
-                .evidence_if(all.idle.count > 0, || times("idle", &all.idle))
-                .evidence_if(all.ages.count > 0, || times("age", &all.ages))
-                .evidence_if(all.example.is_some(), || {
-                    format!("for example {}", all.example.as_ref().map(ends).unwrap_or_default())
-                })
-                .remedy(if idle.is_some() {
-                    "send keepalives more often than the timeout (tcp_keepalive_time, TCP_KEEPIDLE), or close idle connections before it does"
-                } else {
-                    "look at the peer: a crash, a restart, or an application that closes with data unread"
-                })
-                .more(format!("tcptrace conns{filter} --cause peer_rst -w"))
-                .more(format!("tcptrace rst 5{filter}")),
-        );
+            );
+            findings.push(finding(facts, &all, title).remedy(
+                "send keepalives more often than that (TCP_KEEPIDLE, tcp_keepalive_time), or close idle connections before",
+            ));
+        }
+    }
+    for all in sum(facts.ends.iter().filter(met_open), Group::any_process) {
+        let enough = all.count >= limits.count(&RULE, &COUNT) && several_seconds(&all);
+        if enough && !told.contains(&behind(all.group)) {
+            let peer = place(&all.group.peer_alone());
+            let title =
+                format!("{peer} resets open connections of {}: {}", who(all.owner), many(all.count, "RST"));
+            findings.push(finding(facts, &all, title).remedy(
+                "look at the peer: a crash, a restart, or an application that closes with data unread",
+            ));
+        }
     }
     findings
+}
+
+/// The mean of times that are long enough, known often enough and all alike.
+fn alike(limits: &Limits, spread: &Spread) -> Option<u64> {
+    let mean_ns = spread.mean_ns()?;
+    let enough = spread.count >= limits.count(&RULE, &ALIKE) && mean_ns >= limits.ns(&RULE, &IDLE);
+    (enough && percent(spread.most_ns - spread.least_ns, mean_ns) <= DIFFER).then_some(mean_ns)
+}
+
+fn finding(facts: &Facts, all: &Ends, title: String) -> Finding {
+    let filter = facts.filter(&all.group);
+    let times = |what: &str, spread: &Spread| {
+        let (least, most) = (span(spread.least_ns), span(spread.most_ns));
+        format!("{what} when the RST came: {least} to {most} ({} known)", spread.count)
+    };
+    Finding::new(&RULE, Severity::Warning, title)
+        .about(all.group, all.owner, all.count)
+        .evidence(format!(
+            "{} in {}, {}, on connections of {} {}",
+            many(all.count, "RST"),
+            all.hit.map_or("-", State::name),
+            rate(facts.per_second(all.count)),
+            who(all.owner),
+            at(&all.group)
+        ))
+        .evidence_if(all.idle.count > 0, || times("silent", &all.idle))
+        .evidence_if(all.ages.count > 0, || times("open", &all.ages))
+        .evidence_if(all.example.is_some(), || {
+            format!("for example {}", all.example.as_ref().map(ends).unwrap_or_default())
+        })
+        .more(format!("tcptrace conns{filter} --cause peer_rst -w"))
+        .more(format!("tcptrace rst 5{filter}"))
 }

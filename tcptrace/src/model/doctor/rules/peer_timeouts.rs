@@ -3,8 +3,8 @@
 use crate::model::{
     cause::Cause,
     doctor::{
-        Facts, Finding, Limits, Rule, Severity, Threshold, Unit,
-        words::{ends, many, place, who},
+        Facts, Finding, Group, Limits, Rule, Severity, Threshold, Unit,
+        words::{ends, many, place, whose},
     },
     state::State,
 };
@@ -23,15 +23,17 @@ fn judge(facts: &Facts, limits: &Limits) -> Vec<Finding> {
         part.hit != Some(State::SYN_SENT) && matches!(part.cause, Some(Cause::Timeout | Cause::Unreachable))
     };
     let mut findings = Vec::new();
-    for all in crate::model::doctor::facts::sum(facts.ends.iter().filter(timed_out), |group| group) {
+    for all in crate::model::doctor::group::sum(facts.ends.iter().filter(timed_out), Group::any_process) {
         if all.count < limits.count(&RULE, &COUNT) {
             continue;
         }
+        let parts = facts.ends.iter().filter(timed_out);
+        let parts = parts.filter(|part| part.group.any_process() == all.group.any_process());
         let peer = place(&all.group.peer_alone());
         let title = format!(
             "{peer} acknowledges nothing: {} of {} given up",
             many(all.count, "connection"),
-            who(all.owner)
+            whose(all.owner, parts)
         );
         let filter = facts.filter(&all.group);
         findings.push(

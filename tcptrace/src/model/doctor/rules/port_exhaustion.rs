@@ -6,7 +6,7 @@ use crate::model::{
     doctor::{
         Facts, Finding, Group, Limits, Rule, Severity, Threshold, Unit,
         facts::{Destination, Namespace},
-        words::{end, left, percent, rate, span, who},
+        words::{end, left, percent, rate, span, times, who},
     },
     event::ip,
 };
@@ -24,36 +24,42 @@ static LEFT: Threshold = Threshold {
     why: "ports that run out within ten minutes are critical: connect() fails with EADDRNOTAVAIL then",
 };
 
-pub(super) static RULE: Rule = Rule { name: "port-exhaustion", thresholds: &[&USED, &LEFT], judge };
+static GROWN: Threshold = Threshold {
+    name: "grown",
+    default: 20.0,
+    unit: Unit::Percent,
+    why: "of the ports must be in use before a time left is worth telling; below, it may be a pool that is being filled",
+};
+
+pub(super) static RULE: Rule = Rule { name: "port-exhaustion", thresholds: &[&USED, &LEFT, &GROWN], judge };
+
+/// How long a port waits in TIME_WAIT, in s.
+const WAIT: f64 = 60.0;
 
 fn judge(facts: &Facts, limits: &Limits) -> Vec<Finding> {
     facts.destinations.iter().filter_map(|destination| one(facts, limits, destination)).collect()
 }
 
 fn one(facts: &Facts, limits: &Limits, destination: &Destination) -> Option<Finding> {
-    let Destination { laddr, raddr, rport, netns, used, time_wait, before, opened, failed, owner } =
+    let Destination { laddr, raddr, rport, netns, used, time_wait, before, opened, failed, owner, .. } =
         *destination;
     let namespace = facts.namespace(netns)?;
     let ports = namespace.ports()?;
-    let all = u64::from(ports.end().saturating_sub(*ports.start())) + 1;
-    // Those in TIME_WAIT can be taken over after a second, if that is allowed.
+    let all = ports.clone().filter(|port| namespace.hands_out(*port)).count() as u64;
     let reusable = reuses(namespace, destination);
     let taken = if reusable { used - time_wait } else { used };
     let growth = facts.per_second(used.saturating_sub(before));
-    let left_ns = left(all.saturating_sub(used), growth).filter(|_| !reusable);
-    // What is opened now is in TIME_WAIT for 60 s: if that many fit they do not run out.
-    let steady = facts.per_second(opened) * 60.0;
-    #[expect(clippy::cast_precision_loss, reason = "an estimate")]
-    let runs_out = left_ns.filter(|_| steady + (used - time_wait) as f64 > all as f64);
-    let soon = runs_out.is_some_and(|ns| ns <= limits.ns(&RULE, &LEFT));
     let full = percent(taken, all);
+    let runs_out = runs_out(facts, destination, all, reusable);
+    let runs_out = runs_out.filter(|_| full >= limits.of(&RULE, &GROWN));
+    let soon = runs_out.is_some_and(|ns| ns <= limits.ns(&RULE, &LEFT));
     if failed == 0 && full < limits.of(&RULE, &USED) && !soon {
         return None;
     }
     let severity = if failed > 0 || soon { Severity::Critical } else { Severity::Warning };
     let to = end(raddr, rport);
     let title = if failed > 0 {
-        format!("{} has no local port left for {to}: connect() failed {failed} times", who(owner))
+        format!("{} has no local port left for {to}: connect() failed {}", who(owner), times(failed))
     } else {
         let when = runs_out.map_or_else(String::new, |ns| format!(", and runs out in {}", span(ns)));
         format!("{} uses {full:.0} % of the local ports for {to}{when}", who(owner))
@@ -92,6 +98,38 @@ fn one(facts: &Facts, limits: &Limits, destination: &Destination) -> Option<Find
             .more(format!("tcptrace hist 1{filter}"))
             .more(format!("tcptrace conns{filter} --cause no_local_port")),
     )
+}
+
+/// When there is no port left, in ns from now, if it goes on like that. Connections that stay add up; those that are closed
+/// wait, and after [`WAIT`] as many are over as are begun.
+#[expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "an estimate; the cast saturates"
+)]
+fn runs_out(facts: &Facts, destination: &Destination, all: u64, reusable: bool) -> Option<u64> {
+    let Destination { used, time_wait, before, time_wait_before, opened, .. } = *destination;
+    let held = used - time_wait;
+    let held_growth = facts.per_second(held.saturating_sub(before.saturating_sub(time_wait_before)));
+    if reusable {
+        return left(all.saturating_sub(held), held_growth);
+    }
+    let free = all.saturating_sub(used) as f64;
+    let wait_growth = facts.per_second(time_wait.saturating_sub(time_wait_before));
+    let most_wait = (facts.per_second(opened) - held_growth).max(0.0) * WAIT;
+    let wait_more = (most_wait - time_wait as f64).max(0.0);
+    // Until as many are over as are begun, both grow; then only those that stay.
+    let growth = held_growth + wait_growth;
+    let steady_s = if wait_growth > 0.0 { wait_more / wait_growth } else { 0.0 };
+    let seconds = if growth > 0.0 && free <= growth * steady_s {
+        free / growth
+    } else if held_growth > 0.0 {
+        steady_s + (free - growth * steady_s) / held_growth
+    } else {
+        return None;
+    };
+    Some((seconds * 1e9) as u64)
 }
 
 /// Whether connect() takes a port in TIME_WAIT over (tcp_twsk_unique() in net/ipv4/tcp_ipv4.c): with timestamps, and

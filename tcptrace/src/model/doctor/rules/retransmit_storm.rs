@@ -2,8 +2,9 @@
 
 use crate::model::{
     doctor::{
-        Facts, Finding, Limits, Rule, Severity, Threshold, Unit,
-        facts::{Namespace, Retransmits, sum},
+        Facts, Finding, Group, Limits, Rule, Severity, Threshold, Unit,
+        facts::{Namespace, Retransmits},
+        group::sum,
         words::{ends, many, percent, place, rate},
     },
     state::State,
@@ -35,26 +36,31 @@ fn judge(facts: &Facts, limits: &Limits) -> Vec<Finding> {
     // SYNs and SYN-ACKs have rules of their own.
     let data = |part: &&Retransmits| !matches!(part.state, Some(State::SYN_SENT | State::SYN_RECV));
     let mut findings = Vec::new();
-    for all in sum(facts.retransmits.iter().filter(data), crate::model::doctor::Group::peer_alone) {
+    for all in sum(facts.retransmits.iter().filter(data), Group::peer_alone) {
         let counted = facts.namespace(all.group.netns).map(Namespace::counted).unwrap_or_default();
         let part = percent(all.count, counted.out_segs);
-        let few = all.count < limits.count(&RULE, &COUNT) || all.seconds < limits.count(&RULE, &SECONDS);
+        let few =
+            all.count < limits.count(&RULE, &COUNT) || all.seconds.count() < limits.count(&RULE, &SECONDS);
         if few || counted.out_segs > 0 && part < limits.of(&RULE, &PART) {
             continue;
         }
-        let peer = place(&all.group);
+        let peer = place(&all.group.peer_alone());
         let title = format!(
             "segments to {peer} are lost: {} sent again, {}",
             all.count,
             rate(facts.per_second(all.count))
         );
         let by_port = sum(
-            facts.retransmits.iter().filter(data).filter(|part| part.group.peer_alone() == all.group),
-            |group| crate::model::doctor::Group { pid: None, ..group },
+            facts
+                .retransmits
+                .iter()
+                .filter(data)
+                .filter(|part| part.group.peer_alone() == all.group.peer_alone()),
+            Group::any_process,
         );
         let ports: Vec<String> =
             by_port.iter().take(4).map(|part| format!("{} ({})", place(&part.group), part.count)).collect();
-        let filter = facts.filter(&all.group);
+        let filter = facts.filter(&all.group.peer_alone());
         findings.push(
             Finding::new(&RULE, Severity::Warning, title)
                 .about(all.group, all.owner, all.count)

@@ -1,8 +1,8 @@
 //! Clients that open a connection for each request.
 
 use crate::model::doctor::{
-    Facts, Finding, Limits, Rule, Severity, Threshold, Unit,
-    words::{percent, place, rate, span, who},
+    Facts, Finding, Group, Limits, Rule, Severity, Threshold, Unit,
+    words::{percent, place, rate, span, whose},
 };
 
 static RATE: Threshold = Threshold {
@@ -28,7 +28,7 @@ pub(super) static RULE: Rule = Rule { name: "short-connections", thresholds: &[&
 
 fn judge(facts: &Facts, limits: &Limits) -> Vec<Finding> {
     let mut findings = Vec::new();
-    for lives in crate::model::doctor::facts::sum(&facts.lives, |group| group) {
+    for lives in crate::model::doctor::group::sum(&facts.lives, Group::any_process) {
         let per_second = facts.per_second(lives.count);
         let (Some(trip_ns), Some(open_ns)) = (lives.handshake.mean_ns(), lives.established.mean_ns()) else {
             continue;
@@ -37,9 +37,10 @@ fn judge(facts: &Facts, limits: &Limits) -> Vec<Finding> {
         if !short || per_second < limits.of(&RULE, &RATE) || trip_ns < limits.ns(&RULE, &TRIP) {
             continue;
         }
+        let parts = facts.lives.iter().filter(|part| part.group.any_process() == lives.group.any_process());
         let title = format!(
             "{} opens a connection to {} for each request: {}",
-            who(lives.owner),
+            whose(lives.owner, parts),
             place(&lives.group),
             rate(per_second)
         );

@@ -4,7 +4,7 @@ use crate::model::{
     doctor::{
         Facts, Finding, Group, Limits, Rule, Severity, Threshold, Unit,
         facts::Namespace,
-        words::{many, peers, percent, place, rate, who},
+        words::{at, many, peers, percent, rate, who},
     },
     state::State,
 };
@@ -25,16 +25,21 @@ static SPREAD: Threshold = Threshold {
 pub(super) static RULE: Rule = Rule { name: "syn-flood", thresholds: &[&COUNT, &SPREAD], judge };
 
 fn judge(facts: &Facts, limits: &Limits) -> Vec<Finding> {
-    let half_open = facts.standing(&[State::SYN_RECV], |group| Group { pid: None, ..group.any_peer() });
+    let half_open = facts.standing(&[State::SYN_RECV], Group::service);
     let mut findings = Vec::new();
     for all in &half_open {
         let netns = all.group.netns;
         let counted = facts.namespace(netns).map(Namespace::counted).unwrap_or_default();
-        let cookies = if facts.filtered { 0 } else { counted.syncookies_sent };
+        // They are counted of the network namespace; the longest queue is the one that is full.
+        let longest = half_open
+            .iter()
+            .find(|other| other.group.netns == netns)
+            .is_some_and(|other| other.group == all.group);
+        let cookies = if facts.filtered || !longest { 0 } else { counted.req_queue_full_do_cookies };
         if all.count < limits.count(&RULE, &COUNT) && cookies == 0 {
             continue;
         }
-        let of_group = |group: Group| Group { pid: None, ..group.any_peer() } == all.group;
+        let of_group = |group: Group| group.service() == all.group.service();
         let parts: Vec<_> = facts
             .standing
             .iter()
@@ -56,13 +61,13 @@ fn judge(facts: &Facts, limits: &Limits) -> Vec<Finding> {
         let severity = if cookies > 0 { Severity::Critical } else { Severity::Warning };
         let looks = if forged { "a SYN flood" } else { "ACKs do not arrive" };
         let title = format!(
-            "{} on {} half open: {looks}",
+            "{} half open {}: {looks}",
             if all.count == 1 {
                 "1 connection is".to_owned()
             } else {
                 format!("{} connections are", all.count)
             },
-            place(&all.group)
+            at(&all.group)
         );
         let filter = facts.filter(&all.group);
         findings.push(

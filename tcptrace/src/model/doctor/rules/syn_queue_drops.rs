@@ -3,8 +3,9 @@
 use crate::model::{
     doctor::{
         Facts, Finding, Group, Limits, Rule, Severity, Threshold, Unit,
-        words::{many, rate, who},
+        words::{rate, who},
     },
+    health::Snmp,
     state::State,
 };
 
@@ -22,13 +23,17 @@ fn judge(facts: &Facts, limits: &Limits) -> Vec<Finding> {
         return Vec::new();
     }
     let judged = |namespace: &crate::model::doctor::facts::Namespace| {
-        let dropped = namespace.counted().req_queue_full_drop;
+        let Snmp { req_queue_full_drop, listen_drops, listen_overflows, .. } = namespace.counted();
+        // Without cookies SYNs are dropped when tcp_max_syn_backlog is three quarters full, too, and counted only so.
+        let without_cookies = namespace.latest.sysctls.get("tcp_syncookies") == Some(0);
+        let others = if without_cookies { listen_drops.saturating_sub(listen_overflows) } else { 0 };
+        let dropped = req_queue_full_drop.max(others);
         if dropped < limits.count(&RULE, &COUNT).max(1) {
             return None;
         }
         let netns = namespace.netns();
         let sysctls = &namespace.latest.sysctls;
-        let half_open = facts.standing(&[State::SYN_RECV], |group| Group { pid: None, ..group.any_peer() });
+        let half_open = facts.standing(&[State::SYN_RECV], Group::service);
         let most = half_open.iter().find(|all| all.group.netns == netns);
         // The one with the longest queue is the one that is full.
         let listener = facts.listeners.iter().find(|listener| {
@@ -45,7 +50,10 @@ fn judge(facts: &Facts, limits: &Limits) -> Vec<Finding> {
         Some(
             Finding::new(&RULE, Severity::Critical, title + &facts.within(netns))
                 .about(group, owner, dropped)
-                .evidence(format!("TCPReqQFullDrop rose by {dropped}, {}", rate(facts.per_second(dropped))))
+                .evidence(format!(
+                    "TCPReqQFullDrop rose by {req_queue_full_drop}, ListenDrops by {listen_drops}: {}",
+                    rate(facts.per_second(dropped))
+                ))
                 .evidence_if(most.is_some(), || {
                     format!("{} in SYN_RECV{port}, of {}", most.map_or(0, |all| all.count), who(owner))
                 })
@@ -54,9 +62,6 @@ fn judge(facts: &Facts, limits: &Limits) -> Vec<Finding> {
                     sysctls.get("tcp_syncookies").unwrap_or(0),
                     sysctls.get("tcp_max_syn_backlog").unwrap_or(0)
                 ))
-                .evidence_if(namespace.counted().listen_drops > dropped, || {
-                    format!("ListenDrops rose by {}", many(namespace.counted().listen_drops, "packet"))
-                })
                 .remedy("net.ipv4.tcp_syncookies=1 answers when the queue is full, instead of dropping")
                 .more("tcptrace hist 1 --sort syn-recv"),
         )

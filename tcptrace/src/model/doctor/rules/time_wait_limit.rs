@@ -45,15 +45,12 @@ fn judge(facts: &Facts, limits: &Limits) -> Vec<Finding> {
         let standing = facts.standing(&[State::TIME_WAIT], here);
         let first = standing.iter().filter(|all| all.group.netns == netns).take(3);
         for all in first {
-            let owner = all.owner.map_or_else(String::new, |owner| format!(" by {}", who(Some(owner))));
+            let owner = all.owner.map_or_else(|| "somebody".to_owned(), |owner| who(Some(owner)));
+            let part = if all.group.ours { "the service on" } else { "a client of" };
             finding = finding.evidence(format!(
-                "{} in TIME_WAIT: {} closed first{owner}",
+                "{} in TIME_WAIT: closed first by {owner}, {part} {}",
                 all.count,
-                if all.group.ours {
-                    format!("the service on {}", place(&all.group))
-                } else {
-                    format!("the client of {}", place(&all.group))
-                }
+                place(&all.group)
             ));
         }
         findings.push(finding.more("tcptrace hist 1 --sort time-wait").more("tcptrace explain TIME_WAIT"));

@@ -4,7 +4,7 @@ use crate::model::{
     cause::Cause,
     doctor::{
         Facts, Finding, Group, Limits, Rule, Severity, Threshold, Unit,
-        words::{ends, many, peers, place, rate, who},
+        words::{at, ends, many, peers, rate, who},
     },
 };
 
@@ -22,17 +22,19 @@ pub(super) static RULE: Rule = Rule { name: "unread-close", thresholds: &[&COUNT
 fn judge(facts: &Facts, limits: &Limits) -> Vec<Finding> {
     let mut findings = Vec::new();
     for all in facts.ends(&[Cause::LocalAbortUnread], Group::any_peer) {
-        if all.count < limits.count(&RULE, &COUNT) || all.seconds < limits.count(&RULE, &SECONDS) {
+        if all.count < limits.count(&RULE, &COUNT) || all.seconds.count() < limits.count(&RULE, &SECONDS) {
             continue;
         }
         let title = format!(
-            "{} closes with data unread on {}: {}, each a RST to the peer",
+            "{} closes with data unread {}: {}, each a RST to the peer",
             who(all.owner),
-            place(&all.group),
+            at(&all.group),
             many(all.count, "connection")
         );
-        let parts =
-            facts.ends.iter().filter(|part| part.cause == all.cause && part.group.any_peer() == all.group);
+        let parts = facts
+            .ends
+            .iter()
+            .filter(|part| part.cause == all.cause && part.group.any_peer() == all.group.any_peer());
         let filter = facts.filter(&all.group);
         findings.push(
             Finding::new(&RULE, Severity::Warning, title)
@@ -40,7 +42,7 @@ fn judge(facts: &Facts, limits: &Limits) -> Vec<Finding> {
                 .evidence(format!(
                     "{}, in {} different seconds",
                     rate(facts.per_second(all.count)),
-                    all.seconds
+                    all.seconds.count()
                 ))
                 .evidence(format!("peers: {}", peers(parts)))
                 .evidence_if(all.example.is_some(), || {
