@@ -26,7 +26,7 @@ use crate::support::{
 };
 
 /// How many requests nginx is to serve, each over a connection of its own. `TCPTRACE_REQUESTS` says otherwise.
-const REQUESTS: usize = 2_000;
+pub(crate) const REQUESTS: usize = 2_000;
 const DRIVERS: usize = 4;
 pub(crate) const HTTP: u16 = 8080;
 pub(crate) const REDIS: u16 = 6379;
@@ -204,7 +204,7 @@ fn is_as_logged(server: &Event, line: &Served) {
 
 /// Makes requests, each over a connection of its own, which it closes after nginx has. Returns how many bytes were
 /// sent and received, by the client's port: one after the other where a port came again.
-fn drive(requests: usize) -> BTreeMap<u16, Vec<(u64, u64)>> {
+pub(crate) fn drive(requests: usize) -> BTreeMap<u16, Vec<(u64, u64)>> {
     let next = AtomicUsize::new(0);
     let request = || {
         let mut made = Vec::new();

@@ -39,8 +39,8 @@ impl Group {
 
     /// What two groups have in common.
     fn common(self, other: Self) -> Self {
-        fn both<T: PartialEq>(one: Option<T>, other: Option<T>) -> Option<T> {
-            one.filter(|one| Some(one) == other.as_ref())
+        fn both<T: Copy + PartialEq>(one: Option<T>, other: Option<T>) -> Option<T> {
+            if one == other { one } else { None }
         }
         Self {
             netns: if self.netns == other.netns { self.netns } else { 0 },

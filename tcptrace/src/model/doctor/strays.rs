@@ -27,7 +27,8 @@ pub(super) struct Strays {
     sent: FxHashSet<Ends>,
     /// Ends that this host gave up with a RST: what still comes for them is no wonder.
     aborted: FxHashSet<Ends>,
-    strays: FxHashMap<Key, Counts>,
+    /// Segments that no connection was for.
+    unclaimed: FxHashMap<Key, Counts>,
 }
 
 /// A service, and who is at the other end.
@@ -84,13 +85,13 @@ impl Strays {
         let ours = service.ours || service == Service { ours: false, port: None };
         let (port, other) = if ours { (lport, rport) } else { (rport, lport) };
         let mut key = Key { netns, ours, laddr, raddr: Some(raddr), port };
-        if self.strays.len() >= CONNECTIONS && !self.strays.contains_key(&key) {
+        if self.unclaimed.len() >= CONNECTIONS && !self.unclaimed.contains_key(&key) {
             key.raddr = None;
-            if self.strays.len() >= 2 * CONNECTIONS && !self.strays.contains_key(&key) {
+            if self.unclaimed.len() >= 2 * CONNECTIONS && !self.unclaimed.contains_key(&key) {
                 return;
             }
         }
-        let counts = self.strays.entry(key).or_default();
+        let counts = self.unclaimed.entry(key).or_default();
         counts.count += 1;
         if counts.ports.len() < PORTS {
             counts.ports.insert(other);
@@ -104,7 +105,7 @@ impl Strays {
             let connections = counts.ports.len() as u64;
             Stray { netns, ours, laddr, raddr, port, count: counts.count, connections }
         };
-        self.strays.iter().map(stray).collect()
+        self.unclaimed.iter().map(stray).collect()
     }
 
     /// Connections both ends of which are here and got a RST that neither sent; an example.

@@ -45,10 +45,10 @@ fn ports_run_out() {
         failed.is_critical().is_ours().has("raddr", LOCALHOST).has("rport", 8080).counts(100);
         failed.says("has no local port left for 127.0.0.1:8080: connect() failed 3 times");
         failed.says("EADDRNOTAVAIL").says("fewer connections");
-        held.into_iter().for_each(|(client, server)| {
+        for (client, server) in held {
             abort(client);
             drop(server);
-        });
+        }
     });
 }
 

@@ -1,6 +1,6 @@
 //! `tcptrace doctor`, as a child, and what it finds.
 
-use std::process::Command;
+use std::{fmt::Display, process::Command};
 
 use rustix::process::Signal;
 
@@ -36,10 +36,6 @@ impl Doctor {
         Self(Trace::start(&mut command))
     }
 
-    pub(crate) fn pid(&self) -> u32 {
-        self.0.process().pid()
-    }
-
     /// Ends the look as Ctrl-C does. It found these rules, in any order and each as often as it is listed, and nothing
     /// else; and its exit status says how bad the worst is.
     pub(crate) fn finds(self, rules: &[&str]) -> Findings {
@@ -61,9 +57,6 @@ impl Doctor {
         assert_eq!(log.summary.number("critical"), Some(critical as u64), "{:?}", log.summary);
         assert_eq!(log.summary.number("warnings"), Some(warnings as u64), "{:?}", log.summary);
         assert_eq!((log.summary.number("lost"), log.lost), (Some(0), 0), "{:?}", log.summary);
-        if std::env::var_os("TCPTRACE_SHOW").is_some() {
-            eprintln!("{all}");
-        }
         Findings(log.events)
     }
 }
@@ -104,7 +97,7 @@ impl Finding<'_> {
     }
 
     /// A field and its value as text: `lport`, `rport`, `raddr`.
-    pub(crate) fn has(&self, field: &str, value: impl ToString) -> &Self {
+    pub(crate) fn has(&self, field: &str, value: impl Display) -> &Self {
         let found =
             self.0.field(field).map(|found| found.as_str().map_or_else(|| found.to_string(), str::to_owned));
         assert_eq!(found, Some(value.to_string()), "{field} of {:?}", self.0);
