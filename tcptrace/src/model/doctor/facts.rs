@@ -136,8 +136,14 @@ pub struct Standing {
     pub window_closed: u64,
     /// Those that have sent something again and wait for an answer.
     pub unanswered: u64,
-    /// Bytes that their applications have not read.
+    /// Bytes that their applications have not read, where the peer has closed.
     pub unread: u64,
+    /// Those whose applications have not read to the peer's FIN, as far as is known.
+    pub behind: u64,
+    /// Those whose applications have.
+    pub at_end: u64,
+    /// Those that have no file: no application has accepted them, or it has closed them.
+    pub unaccepted: u64,
     /// Some of them.
     pub examples: Vec<Tuple>,
 }
@@ -147,6 +153,9 @@ counted!(Standing, |sum, other| {
     sum.window_closed += other.window_closed;
     sum.unanswered += other.unanswered;
     sum.unread += other.unread;
+    sum.behind += other.behind;
+    sum.at_end += other.at_end;
+    sum.unaccepted += other.unaccepted;
     sum.owner = sum.owner.or(other.owner);
     let room = AGES.saturating_sub(sum.ages_ns.len());
     sum.ages_ns.extend(other.ages_ns.iter().take(room));
@@ -400,6 +409,15 @@ impl Facts {
     pub fn standing(&self, states: &[State], coarser: impl Fn(Group) -> Group) -> Vec<Standing> {
         let wanted = |standing: &&Standing| standing.state.is_some_and(|state| states.contains(&state));
         sum(self.standing.iter().filter(wanted), coarser)
+    }
+
+    /// How many connections of a service there are, but for those in TIME_WAIT.
+    #[must_use]
+    pub fn connections(&self, service: Group) -> u64 {
+        let is_one = |part: &&Standing| {
+            part.state != Some(State::TIME_WAIT) && part.group.service() == service.service()
+        };
+        self.standing.iter().filter(is_one).map(|part| part.count).sum()
     }
 
     /// The sum of what ended for any of the causes, by a coarser grouping, most first.

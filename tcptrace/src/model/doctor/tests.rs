@@ -7,8 +7,8 @@ mod made;
 use tcptrace_common::record::Tuple;
 
 use self::made::{
-    PID, SECOND, addr, again, destination, ended, facts, idle, leak, lives, namespace, owner, ports, queue,
-    spread, standing, stat, strays, tenths, whole,
+    PID, SECOND, addr, again, among, destination, ended, facts, idle, leak, lives, namespace, owner, ports,
+    queue, spread, standing, stat, strays, tenths, whole,
 };
 use super::{
     Facts, Finding, Group, Limits, RULES, Severity,
@@ -121,6 +121,9 @@ fn rows() -> Vec<Row> {
         row("retransmit-storm", "in-seconds", From, |seconds| again(30, seconds, 1000)),
         row("retransmit-storm", "part", From, |part| again(whole(part * 10_000.0), 3.0, 1_000_000)),
         row("fin-wait1-stuck", "age", From, |age| standing(State::FIN_WAIT1, 5, 0, age)),
+        row("fin-wait1-stuck", "part", From, |part| among(State::FIN_WAIT1, State::ESTABLISHED, part)),
+        row("last-ack-stuck", "part", From, |part| among(State::LAST_ACK, State::ESTABLISHED, part)),
+        row("fin-wait2-orphans", "part", From, |part| among(State::FIN_WAIT2, State::TIME_WAIT, part)),
         row("fin-wait1-stuck", "count", From, |count| standing(State::FIN_WAIT1, whole(count), 0, 9.0)),
         row("last-ack-stuck", "age", From, |age| standing(State::CLOSING, 5, 0, age)),
         row("last-ack-stuck", "count", From, |count| standing(State::LAST_ACK, whole(count), 0, 9.0)),

@@ -33,8 +33,8 @@ type Route = (u32, Addr, Addr, u16);
 pub struct Watch {
     begun_ns: u64,
     namespaces: FxHashMap<u32, Namespace>,
-    /// What the latest look showed of full sockets that are not established, by cookie.
-    unsettled: FxHashMap<u64, Found>,
+    /// What the latest look showed of requests, and of full sockets that are not established.
+    unsettled: FxHashMap<Tuple, Found>,
     /// Of connections that were established at the beginning, by cookie: when something was said on them last.
     quiet: FxHashMap<u64, Quiet>,
     listeners: FxHashMap<(u64, Tuple), Queue>,
@@ -113,11 +113,11 @@ impl Watch {
             known.or_insert_with(first).latest = health.clone();
         }
         self.unsettled.clear();
-        for found in survey.sockets.iter().filter(|found| found.form == Form::Socket) {
+        for found in survey.sockets.iter().filter(|found| found.form != Form::Minisock) {
             match found.state {
                 State::LISTEN => self.listener(found, now_ns),
                 State::ESTABLISHED => self.quiet(found, now_ns),
-                _ => _ = self.unsettled.insert(found.cookie, found.clone()),
+                _ => _ = self.unsettled.insert(found.tuple, found.clone()),
             }
         }
         let read = |netns| survey.namespaces.contains(&netns);
@@ -366,10 +366,15 @@ impl Watch {
             let watched_ns = now_ns.saturating_sub(self.begun_ns);
             standing.one(socket.age_ns(now_ns).unwrap_or(watched_ns), socket.tuple);
             standing.owner = socket.owner.or(standing.owner);
-            if let Some(found) = socket.id.and_then(|id| self.unsettled.get(&id.0)) {
+            if let Some(found) = self.unsettled.get(&socket.tuple).filter(|found| found.state == socket.state)
+            {
                 standing.window_closed += u64::from(found.timer == timer::WINDOW_PROBE);
                 standing.unanswered += u64::from(found.timer == timer::RETRANSMIT && found.retransmits > 0);
-                standing.unread += u64::from(found.receive_queue);
+                // The peer's FIN counts as a byte.
+                standing.unread += u64::from(found.receive_queue.saturating_sub(1));
+                standing.behind += u64::from(found.receive_queue > 0);
+                standing.at_end += u64::from(found.receive_queue == 0);
+                standing.unaccepted += u64::from(found.ino == 0);
             }
         }
         counted

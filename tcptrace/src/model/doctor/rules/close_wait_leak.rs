@@ -3,6 +3,7 @@
 use crate::model::{
     doctor::{
         Facts, Finding, Group, Limits, Rule, Severity, Threshold, Unit,
+        facts::Standing,
         words::{at, examples, left, many, peers, percent, rate, span, who},
     },
     state::State,
@@ -73,13 +74,14 @@ fn judge(facts: &Facts, limits: &Limits) -> Vec<Finding> {
             let when = full_ns.map_or_else(String::new, |ns| format!(": full in {} at this rate", span(ns)));
             finding = finding.evidence(format!("{open} of its {limit} descriptors are open{when}"));
         }
-        let of_group = |part: &&crate::model::doctor::facts::Standing| {
+        let of_group = |part: &&Standing| {
             part.state == Some(State::CLOSE_WAIT) && part.group.any_peer() == all.group.any_peer()
         };
         let filter = facts.filter(&all.group);
+        let read = read_so_far(all);
         findings.push(
             finding
-                .evidence_if(all.unread > 0, || format!("{} bytes wait in them to be read", all.unread))
+                .evidence_if(read.is_some(), || read.unwrap_or_default())
                 .evidence(format!("peers: {}", peers(facts.standing.iter().filter(of_group))))
                 .evidence(examples(&all.examples))
                 .more(format!("tcptrace hist 1{filter} --sort close-wait"))
@@ -87,4 +89,20 @@ fn judge(facts: &Facts, limits: &Limits) -> Vec<Finding> {
         );
     }
     findings
+}
+
+/// What the application knows of it, as far as that is known.
+fn read_so_far(all: &Standing) -> Option<String> {
+    let Standing { behind, at_end, unaccepted, unread, .. } = *all;
+    let unread = if unread > 0 { format!(", {unread} bytes wait to be read") } else { String::new() };
+    Some(match (behind, at_end, unaccepted) {
+        (0, 0, _) => return None,
+        (0, _, _) => {
+            "all were read to the end: it knows that they were closed, and does not close".to_owned()
+        }
+        (_, 0, 0) => format!("none was read to the end: it does not know yet that they were closed{unread}"),
+        _ => format!(
+            "{at_end} were read to the end, {behind} were not, {unaccepted} were never accepted{unread}"
+        ),
+    })
 }

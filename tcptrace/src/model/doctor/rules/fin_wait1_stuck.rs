@@ -3,7 +3,8 @@
 use crate::model::{
     doctor::{
         Facts, Finding, Group, Limits, Rule, Severity, Threshold, Unit,
-        words::{at, examples, many, peers, span},
+        facts::Standing,
+        words::{at, examples, many, peers, percent, span},
     },
     state::State,
 };
@@ -17,16 +18,23 @@ static AGE: Threshold = Threshold {
 static COUNT: Threshold =
     Threshold { name: "count", default: 5.0, unit: Unit::Count, why: "one or two are peers that went away" };
 
-pub(super) static RULE: Rule = Rule { name: "fin-wait1-stuck", thresholds: &[&AGE, &COUNT], judge };
+static PART: Threshold = Threshold {
+    name: "part",
+    default: 2.0,
+    unit: Unit::Percent,
+    why: "of the connections of the service; some clients on the Internet are always gone",
+};
+pub(super) static RULE: Rule = Rule { name: "fin-wait1-stuck", thresholds: &[&AGE, &COUNT, &PART], judge };
 
 fn judge(facts: &Facts, limits: &Limits) -> Vec<Finding> {
     let mut findings = Vec::new();
     for all in facts.standing(&[State::FIN_WAIT1], Group::service) {
         let old = all.older_than(limits.ns(&RULE, &AGE));
-        if old < limits.count(&RULE, &COUNT) {
+        let part = percent(old, facts.connections(all.group));
+        if old < limits.count(&RULE, &COUNT) || part < limits.of(&RULE, &PART) {
             continue;
         }
-        let is_part = |part: &&crate::model::doctor::facts::Standing| {
+        let is_part = |part: &&Standing| {
             part.state == Some(State::FIN_WAIT1) && part.group.service() == all.group.service()
         };
         let closed = all.window_closed > all.unanswered;
@@ -35,7 +43,10 @@ fn judge(facts: &Facts, limits: &Limits) -> Vec<Finding> {
         let filter = facts.filter(&all.group);
         let finding = Finding::new(&RULE, Severity::Warning, title)
             .about(all.group, all.owner, old)
-            .evidence(format!("the oldest has been there for {} at least", span(all.oldest_ns())))
+            .evidence(format!(
+                "{part:.0} % of its connections; the oldest has been there for {} at least",
+                span(all.oldest_ns())
+            ))
             .evidence(format!(
                 "{} wait for a window to open (zero window), {} have sent something again",
                 all.window_closed, all.unanswered

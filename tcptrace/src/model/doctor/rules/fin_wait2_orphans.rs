@@ -3,7 +3,9 @@
 use crate::model::{
     doctor::{
         Facts, Finding, Group, Limits, Rule, Severity, Threshold, Unit,
-        words::{examples, many, peers, place, span},
+        facts::Standing,
+        group::sum,
+        words::{examples, many, peers, percent, place, span},
     },
     state::State,
 };
@@ -21,25 +23,36 @@ static AGE: Threshold = Threshold {
     why: "a peer that closes at all does so within a round trip or two",
 };
 
-pub(super) static RULE: Rule = Rule { name: "fin-wait2-orphans", thresholds: &[&COUNT, &AGE], judge };
+static PART: Threshold = Threshold {
+    name: "part",
+    default: 20.0,
+    unit: Unit::Percent,
+    why: "of those that this end closed first and that wait (the rest is in TIME_WAIT); some clients are always gone",
+};
+
+pub(super) static RULE: Rule = Rule { name: "fin-wait2-orphans", thresholds: &[&COUNT, &AGE, &PART], judge };
 
 fn judge(facts: &Facts, limits: &Limits) -> Vec<Finding> {
-    let orphan = |part: &&crate::model::doctor::facts::Standing| {
-        part.minisocks && part.state == Some(State::FIN_WAIT2)
-    };
-    let orphans = crate::model::doctor::group::sum(facts.standing.iter().filter(orphan), Group::service);
+    let orphan = |part: &&Standing| part.minisocks && part.state == Some(State::FIN_WAIT2);
+    let orphans = sum(facts.standing.iter().filter(orphan), Group::service);
     let mut findings = Vec::new();
     for all in orphans {
         let old = all.older_than(limits.ns(&RULE, &AGE));
-        if old < limits.count(&RULE, &COUNT) {
+        // Both last for a minute.
+        let closed = |part: &&Standing| {
+            part.state == Some(State::TIME_WAIT) && part.group.service() == all.group.service()
+        };
+        let closed: u64 = facts.standing.iter().filter(closed).map(|part| part.count).sum();
+        let part = percent(old, old + closed);
+        if old < limits.count(&RULE, &COUNT) || part < limits.of(&RULE, &PART) {
             continue;
         }
         let parts =
             facts.standing.iter().filter(orphan).filter(|part| part.group.service() == all.group.service());
         let title = format!(
-            "the peers of {} do not close: {} in FIN_WAIT2",
-            place(&all.group),
-            many(all.count, "orphan")
+            "{} in FIN_WAIT2: the peers of {} do not close",
+            many(all.count, "orphan"),
+            place(&all.group)
         );
         let timeout = facts
             .namespace(all.group.netns)
@@ -50,7 +63,7 @@ fn judge(facts: &Facts, limits: &Limits) -> Vec<Finding> {
             Finding::new(&RULE, Severity::Warning, title)
                 .about(all.group, all.owner, all.count)
                 .evidence(format!(
-                    "{old} for more than {}, the oldest for {}",
+                    "{part:.0} % of what this end closed first; {old} for more than {}, the oldest for {}",
                     span(limits.ns(&RULE, &AGE)),
                     span(all.oldest_ns())
                 ))

@@ -3,7 +3,8 @@
 use crate::model::{
     doctor::{
         Facts, Finding, Group, Limits, Rule, Severity, Threshold, Unit,
-        words::{at, examples, many, peers, span},
+        facts::Standing,
+        words::{at, examples, many, peers, percent, span},
     },
     state::State,
 };
@@ -16,18 +17,25 @@ static AGE: Threshold = Threshold {
 };
 static COUNT: Threshold =
     Threshold { name: "count", default: 5.0, unit: Unit::Count, why: "one or two are peers that went away" };
+static PART: Threshold = Threshold {
+    name: "part",
+    default: 2.0,
+    unit: Unit::Percent,
+    why: "of the connections of the service; some clients on the Internet are always gone",
+};
 const STATES: [State; 2] = [State::LAST_ACK, State::CLOSING];
 
-pub(super) static RULE: Rule = Rule { name: "last-ack-stuck", thresholds: &[&AGE, &COUNT], judge };
+pub(super) static RULE: Rule = Rule { name: "last-ack-stuck", thresholds: &[&AGE, &COUNT, &PART], judge };
 
 fn judge(facts: &Facts, limits: &Limits) -> Vec<Finding> {
     let mut findings = Vec::new();
     for all in facts.standing(&STATES, Group::service) {
         let old = all.older_than(limits.ns(&RULE, &AGE));
-        if old < limits.count(&RULE, &COUNT) {
+        let part = percent(old, facts.connections(all.group));
+        if old < limits.count(&RULE, &COUNT) || part < limits.of(&RULE, &PART) {
             continue;
         }
-        let is_part = |part: &&crate::model::doctor::facts::Standing| {
+        let is_part = |part: &&Standing| {
             part.state.is_some_and(|state| STATES.contains(&state))
                 && part.group.service() == all.group.service()
         };
@@ -44,7 +52,10 @@ fn judge(facts: &Facts, limits: &Limits) -> Vec<Finding> {
         findings.push(
             Finding::new(&RULE, Severity::Warning, title)
                 .about(all.group, all.owner, old)
-                .evidence(format!("the oldest has been there for {} at least", span(all.oldest_ns())))
+                .evidence(format!(
+                    "{part:.0} % of its connections; the oldest has been there for {} at least",
+                    span(all.oldest_ns())
+                ))
                 .evidence_if(all.window_closed > 0, || {
                     format!("{} wait for a window to open (zero window)", all.window_closed)
                 })

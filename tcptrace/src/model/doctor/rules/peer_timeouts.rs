@@ -4,6 +4,8 @@ use crate::model::{
     cause::Cause,
     doctor::{
         Facts, Finding, Group, Limits, Rule, Severity, Threshold, Unit,
+        facts::Ends,
+        group::sum,
         words::{ends, many, place, whose},
     },
     state::State,
@@ -19,11 +21,11 @@ static COUNT: Threshold = Threshold {
 pub(super) static RULE: Rule = Rule { name: "peer-timeouts", thresholds: &[&COUNT], judge };
 
 fn judge(facts: &Facts, limits: &Limits) -> Vec<Finding> {
-    let timed_out = |part: &&crate::model::doctor::facts::Ends| {
+    let timed_out = |part: &&Ends| {
         part.hit != Some(State::SYN_SENT) && matches!(part.cause, Some(Cause::Timeout | Cause::Unreachable))
     };
     let mut findings = Vec::new();
-    for all in crate::model::doctor::group::sum(facts.ends.iter().filter(timed_out), Group::any_process) {
+    for all in sum(facts.ends.iter().filter(timed_out), Group::any_process) {
         if all.count < limits.count(&RULE, &COUNT) {
             continue;
         }

@@ -88,8 +88,12 @@ fn one(facts: &Facts, limits: &Limits, destination: &Destination) -> Option<Find
         .evidence_if(failed > 0, || {
             format!("connect() failed {failed} times with EADDRNOTAVAIL, {}", rate(facts.per_second(failed)))
         });
+    let sysctl = |name| namespace.latest.sysctls.get(name).unwrap_or_default();
     let finding = if time_wait * 2 > used {
-        finding.remedy("keep connections open and use them again (a pool, HTTP keep-alive): most of these ports are only waiting")
+        finding.evidence_if(!reusable, || {
+            let (reuse, stamps) = (sysctl("tcp_tw_reuse"), sysctl("tcp_timestamps"));
+            format!("those in TIME_WAIT may not be taken over: tcp_tw_reuse={reuse}, tcp_timestamps={stamps}")
+        })
     } else {
         finding.remedy("most of these ports are in use: fewer connections (a smaller pool), or a second source or destination address")
     };

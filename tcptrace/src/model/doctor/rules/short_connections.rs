@@ -2,6 +2,7 @@
 
 use crate::model::doctor::{
     Facts, Finding, Group, Limits, Rule, Severity, Threshold, Unit,
+    group::sum,
     words::{percent, place, rate, span, whose},
 };
 
@@ -28,7 +29,7 @@ pub(super) static RULE: Rule = Rule { name: "short-connections", thresholds: &[&
 
 fn judge(facts: &Facts, limits: &Limits) -> Vec<Finding> {
     let mut findings = Vec::new();
-    for lives in crate::model::doctor::group::sum(&facts.lives, Group::any_process) {
+    for lives in sum(&facts.lives, Group::any_process) {
         let per_second = facts.per_second(lives.count);
         let (Some(trip_ns), Some(open_ns)) = (lives.handshake.mean_ns(), lives.established.mean_ns()) else {
             continue;

@@ -13,7 +13,7 @@ static COUNT: Threshold = Threshold {
     name: "count",
     default: 128.0,
     unit: Unit::Count,
-    why: "half-open connections of a port; a handshake takes a round trip, so that many stand for thousands a second, or for none that is completed",
+    why: "half-open connections of a port whose SYN+ACK had to be sent again: they are a second old, and no round trip takes that long",
 };
 static SPREAD: Threshold = Threshold {
     name: "spread",
@@ -36,7 +36,7 @@ fn judge(facts: &Facts, limits: &Limits) -> Vec<Finding> {
             .find(|other| other.group.netns == netns)
             .is_some_and(|other| other.group == all.group);
         let cookies = if facts.filtered || !longest { 0 } else { counted.req_queue_full_do_cookies };
-        if all.count < limits.count(&RULE, &COUNT) && cookies == 0 {
+        if all.unanswered < limits.count(&RULE, &COUNT) && cookies == 0 {
             continue;
         }
         let of_group = |group: Group| group.service() == all.group.service();
@@ -74,8 +74,9 @@ fn judge(facts: &Facts, limits: &Limits) -> Vec<Finding> {
             Finding::new(&RULE, severity, title)
                 .about(all.group, owner, all.count)
                 .evidence(format!(
-                    "{} in SYN_RECV, from {different} different addresses: {}",
+                    "{} in SYN_RECV, {} of them for a second and more, from {different} different addresses: {}",
                     all.count,
+                    all.unanswered,
                     peers(parts)
                 ))
                 .evidence_if(again > 0, || {

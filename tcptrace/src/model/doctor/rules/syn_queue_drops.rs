@@ -3,6 +3,7 @@
 use crate::model::{
     doctor::{
         Facts, Finding, Group, Limits, Rule, Severity, Threshold, Unit,
+        facts::Namespace,
         words::{rate, who},
     },
     health::Snmp,
@@ -22,7 +23,7 @@ fn judge(facts: &Facts, limits: &Limits) -> Vec<Finding> {
     if facts.filtered {
         return Vec::new();
     }
-    let judged = |namespace: &crate::model::doctor::facts::Namespace| {
+    let judged = |namespace: &Namespace| {
         let Snmp { req_queue_full_drop, listen_drops, listen_overflows, .. } = namespace.counted();
         // Without cookies SYNs are dropped when tcp_max_syn_backlog is three quarters full, too, and counted only so.
         let without_cookies = namespace.latest.sysctls.get("tcp_syncookies") == Some(0);

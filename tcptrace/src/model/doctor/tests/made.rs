@@ -97,10 +97,19 @@ pub(super) fn standing(state: State, count: u64, before: u64, age: f64) -> Facts
         count,
         before,
         owner: Some(owner()),
+        unanswered: count,
         ages_ns: (0..count).map(|_| ns(age)).collect(),
         ..Standing::default()
     };
     Facts { standing: vec![all], ..facts() }
+}
+
+/// Such a part of a thousand is in a state, old, and the rest in another.
+pub(super) fn among(state: State, others: State, percent: f64) -> Facts {
+    let few = tenths(percent);
+    let mut facts = standing(state, few, 0, 9.0);
+    facts.standing.extend(standing(others, 1000 - few, 0, 1.0).standing);
+    facts
 }
 
 /// Ten more a second, with descriptors for so many seconds.
@@ -116,11 +125,10 @@ pub(super) fn leak(left: f64) -> Facts {
 pub(super) fn spread(percent: f64) -> Facts {
     let count = whole(percent * 2.0);
     let peer = |number: u64| Group { raddr: Some(addr(u8::try_from(number).unwrap())), pid: None, ..group() };
-    let one = |number| Standing {
-        group: peer(number),
-        state: Some(State::SYN_RECV),
-        count: if number == 0 { 201 - count } else { 1 },
-        ..Standing::default()
+    let one = |number| {
+        let count = if number == 0 { 201 - count } else { 1 };
+        let state = Some(State::SYN_RECV);
+        Standing { group: peer(number), state, count, unanswered: count, ..Standing::default() }
     };
     Facts { standing: (0..count).map(one).collect(), ..facts() }
 }
