@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    net::{SocketAddr, TcpStream},
+    net::{Ipv6Addr, SocketAddr, TcpListener, TcpStream},
 };
 
 use socket2::Socket;
@@ -14,7 +14,7 @@ use crate::{
         netns::scenario,
         process::await_that,
         segment::{HOST_UNREACHABLE, unreachable},
-        tcp::stream_socket,
+        tcp::{LOCALHOST, stream_socket},
         wire::{CLIENT, SERVER, Seen, To, server_port, wire_scenario},
     },
     trouble::{NOWHERE, give_up_soon},
@@ -60,6 +60,22 @@ fn nobody_listens() {
             let closed = found.of("closed-port");
             closed.is_warning().has("lport", 80).counts(10).says(&format!("{CLIENT} (10)"));
         }
+    });
+}
+
+/// "localhost" is ::1 first.
+#[test]
+fn somebody_listens_elsewhere() {
+    scenario(|net| {
+        let _listener = TcpListener::bind((LOCALHOST, 8080)).unwrap();
+        let doctor = Doctor::of(net, &[]);
+        for _ in 0..5 {
+            TcpStream::connect((Ipv6Addr::LOCALHOST, 8080)).unwrap_err();
+        }
+        let found = doctor.finds(&["connect-refused"]);
+        let refused = found.of("connect-refused");
+        refused.is_warning().is_ours().has("raddr", "::1").has("rport", 8080).counts(5);
+        refused.says("[::1]:8080 refuses").says("listens at 127.0.0.1:8080");
     });
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Thresholds are set lower where the usual ones take longer than a test may. Two rules have no scenario here, because
 //! their trouble is the whole host's, and would not be the test's alone: memory-pressure (tcp_mem) and orphan-pressure
-//! (tcp_max_orphans); model/doctor/tests.rs has them.
+//! (tcp_max_orphans); model/doctor/tests.rs has them, and the table of conntrack, whose limit is the host's, too.
 
 use std::time::{Duration, Instant};
 

@@ -58,7 +58,7 @@ fn judge(facts: &Facts, limits: &Limits) -> Vec<Finding> {
             facts.namespace(tuple.netns).and_then(|namespace| namespace.latest.sysctls.count("somaxconn"));
         let mut finding =
             Finding::new(&RULE, severity, title).about(group, owner, most.into()).evidence(format!(
-                "{queue} connections wait to be accepted, {most} at most were seen; the backlog is {backlog}"
+                "{most} connections waited to be accepted, of a backlog of {backlog}; {queue} do at the end"
             ));
         if drops > 0 {
             finding = finding.evidence(format!(

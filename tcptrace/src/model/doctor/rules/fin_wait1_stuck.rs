@@ -47,17 +47,14 @@ fn judge(facts: &Facts, limits: &Limits) -> Vec<Finding> {
                 "{part:.0} % of its connections; the oldest has been there for {} at least",
                 span(all.oldest_ns())
             ))
-            .evidence(format!(
-                "{} wait for a window to open (zero window), {} have sent something again",
-                all.window_closed, all.unanswered
-            ))
+            .evidence_if(all.window_closed > 0, || {
+                format!("{} wait for a window to open (zero window)", all.window_closed)
+            })
+            .evidence_if(all.unanswered > 0, || {
+                format!("{} have sent something again, without an answer", all.unanswered)
+            })
             .evidence(format!("peers: {}", peers(facts.standing.iter().filter(is_part))))
             .evidence(examples(&all.examples));
-        let finding = if closed {
-            finding.remedy("the peer's application does not read: look there. TCP_USER_TIMEOUT on the socket ends it sooner; tcp_orphan_retries does not while probes are answered")
-        } else {
-            finding.remedy("segments are lost on the way, or the peer is gone: look at the way to it. tcp_orphan_retries=3 gives orphans up sooner")
-        };
         findings.push(
             finding.more(format!("tcptrace -r{filter} --state fin-wait1")).more("ss -tonp state fin-wait-1"),
         );

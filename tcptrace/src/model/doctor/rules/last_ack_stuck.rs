@@ -59,7 +59,9 @@ fn judge(facts: &Facts, limits: &Limits) -> Vec<Finding> {
                 .evidence_if(all.window_closed > 0, || {
                     format!("{} wait for a window to open (zero window)", all.window_closed)
                 })
-                .evidence(format!("{} have sent something again", all.unanswered))
+                .evidence_if(all.unanswered > 0, || {
+                    format!("{} have sent something again, without an answer", all.unanswered)
+                })
                 .evidence(format!("peers: {}", peers(facts.standing.iter().filter(is_part))))
                 .evidence(examples(&all.examples))
                 .more(format!("tcptrace -r{filter} --state last-ack,closing")),

@@ -46,17 +46,16 @@ fn judge(facts: &Facts, limits: &Limits) -> Vec<Finding> {
             Finding::new(&RULE, Severity::Warning, title)
                 .about(group, restarts.owner, restarts.count)
                 .evidence(if restarts.processes > 1 {
-                    format!("by {} processes, one after the other; the last is {}", restarts.processes, who(restarts.owner))
+                    format!(
+                        "by {} processes, one after the other; the last is {}",
+                        restarts.processes,
+                        who(restarts.owner)
+                    )
                 } else {
                     format!("by {}", who(restarts.owner))
                 })
                 .evidence_if(killed > 0, || {
                     format!("{} in the accept queue got a RST", many(killed, "connection"))
-                })
-                .remedy(if restarts.processes > 1 {
-                    "look into the service's log: it is restarted again and again (systemctl status, journalctl -u)"
-                } else {
-                    "one process closes and opens its listener; keep it open while it is reloaded"
                 })
                 .more(format!("tcptrace{filter} --state listen")),
         );

@@ -16,7 +16,7 @@ fn judge(facts: &Facts, limits: &Limits) -> Vec<Finding> {
     let Some(namespace) = facts.namespaces.first() else { return Vec::new() };
     let pages = namespace.latest.sockstat.pages;
     let memory = facts.namespaces.iter().find_map(|namespace| namespace.latest.sysctls.all("tcp_mem"));
-    let Some(&[_, pressure, most]) = memory else { return Vec::new() };
+    let Some(&[low, pressure, most]) = memory else { return Vec::new() };
     let positive = |pages: i64| u64::try_from(pages).unwrap_or(0);
     let (pressure, most) = (positive(pressure), positive(most));
     let times: u64 = facts.namespaces.iter().map(|namespace| namespace.counted().memory_pressures).sum();
@@ -32,7 +32,7 @@ fn judge(facts: &Facts, limits: &Limits) -> Vec<Finding> {
     vec![
         Finding::new(&RULE, severity, title)
             .about(Group::default(), None, pages)
-            .evidence(format!("{pages} pages of 4 KiB, tcp_mem=... {pressure} {most}"))
+            .evidence(format!("{pages} pages, tcp_mem={low} {pressure} {most}"))
             .evidence_if(times > 0, || {
                 format!("the kernel came under pressure {times} times meanwhile (TCPMemoryPressures)")
             })

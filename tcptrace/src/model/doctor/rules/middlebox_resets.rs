@@ -39,8 +39,9 @@ fn judge(facts: &Facts, limits: &Limits) -> Vec<Finding> {
         findings.push(
             Finding::new(&RULE, Severity::Warning, title)
                 .about(Group::default(), None, pairs)
-                .evidence_if(example.is_some(), || format!("for example {}", example.as_ref().map(ends).unwrap_or_default()))
-                .remedy("look at firewalls (REJECT with tcp-reset), balancers and intrusion prevention on the way")
+                .evidence_if(example.is_some(), || {
+                    format!("for example {}", example.as_ref().map(ends).unwrap_or_default())
+                })
                 .more("tcptrace conns --cause peer_rst -w"),
         );
     }

@@ -63,9 +63,10 @@ fn judge(facts: &Facts, limits: &Limits) -> Vec<Finding> {
                 "connections with {peer} are reset after {} of {what}: an idle timeout on the way",
                 span(ns)
             );
-            findings.push(finding(facts, &all, title).remedy(
-                "send keepalives more often than that (TCP_KEEPIDLE, tcp_keepalive_time), or close idle connections before",
-            ));
+            let ns = span(ns);
+            findings.push(finding(facts, &all, title).remedy(format!(
+                "probe (SO_KEEPALIVE with TCP_KEEPIDLE), or close idle connections, before {ns} are over"
+            )));
         }
     }
     for all in sum(facts.ends.iter().filter(met_open), Group::any_process) {
@@ -74,9 +75,7 @@ fn judge(facts: &Facts, limits: &Limits) -> Vec<Finding> {
             let peer = place(&all.group.peer_alone());
             let title =
                 format!("{peer} resets open connections of {}: {}", who(all.owner), many(all.count, "RST"));
-            findings.push(finding(facts, &all, title).remedy(
-                "look at the peer: a crash, a restart, or an application that closes with data unread",
-            ));
+            findings.push(finding(facts, &all, title));
         }
     }
     findings

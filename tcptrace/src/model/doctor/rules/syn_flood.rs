@@ -59,6 +59,10 @@ fn judge(facts: &Facts, limits: &Limits) -> Vec<Finding> {
             .find(|listener| listener.tuple.netns == netns && Some(listener.tuple.lport) == all.group.port);
         let owner = listener.and_then(|listener| listener.owner);
         let severity = if cookies > 0 { Severity::Critical } else { Severity::Warning };
+        let addresses = match different {
+            1 => "one address".to_owned(),
+            _ => format!("{different} addresses"),
+        };
         let looks = if forged { "a SYN flood" } else { "ACKs do not arrive" };
         let title = format!(
             "{} half open {}: {looks}",
@@ -74,7 +78,7 @@ fn judge(facts: &Facts, limits: &Limits) -> Vec<Finding> {
             Finding::new(&RULE, severity, title)
                 .about(all.group, owner, all.count)
                 .evidence(format!(
-                    "{} in SYN_RECV, {} of them for a second and more, from {different} different addresses: {}",
+                    "{} in SYN_RECV, {} of them for a second and more, from {addresses}: {}",
                     all.count,
                     all.unanswered,
                     peers(parts)

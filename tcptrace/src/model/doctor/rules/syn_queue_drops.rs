@@ -63,7 +63,6 @@ fn judge(facts: &Facts, limits: &Limits) -> Vec<Finding> {
                     sysctls.get("tcp_syncookies").unwrap_or(0),
                     sysctls.get("tcp_max_syn_backlog").unwrap_or(0)
                 ))
-                .remedy("net.ipv4.tcp_syncookies=1 answers when the queue is full, instead of dropping")
                 .more("tcptrace hist 1 --sort syn-recv"),
         )
     };

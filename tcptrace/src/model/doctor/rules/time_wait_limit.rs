@@ -38,7 +38,10 @@ fn judge(facts: &Facts, limits: &Limits) -> Vec<Finding> {
             |group: Group| Group { netns, ours: group.ours, port: group.port, pid: group.pid, raddr: None };
         let mut finding = Finding::new(&RULE, severity, what + &facts.within(netns))
             .about(Group { netns, ..Group::default() }, None, waiting)
-            .evidence(format!("{waiting} minisocks, tcp_max_tw_buckets={most}"))
+            .evidence(format!(
+                "{waiting} minisocks, tcp_max_tw_buckets={most}: {} closes a second fill it",
+                most / 60
+            ))
             .evidence_if(over > 0, || {
                 format!("TCPTimeWaitOverflow rose by {over}: late segments are answered by RST")
             });
