@@ -105,10 +105,10 @@ fn an_idle_timeout() {
         let found = doctor.finds(&["peer-resets"]);
         let resets = found.of("peer-resets");
         resets.is_warning().is_ours().has("raddr", SERVER).counts(4);
-        resets
-            .says("are reset after 2.0 s of silence: an idle timeout")
-            .says("(4 known)")
-            .says("TCP_KEEPIDLE");
+        let near =
+            ["1.8", "1.9", "2.0", "2.1"].map(|seconds| format!("are reset after {seconds} s of silence"));
+        assert!(near.iter().any(|near| resets.title().contains(near)), "{}", resets.title());
+        resets.says("an idle timeout on the way").says("(4 known)").says("TCP_KEEPIDLE");
     });
 }
 
