@@ -253,7 +253,7 @@ pub struct Hist {
     #[command(flatten)]
     pub periods: Periods,
 
-    /// What makes a row: port, pid, comm, cgroup, netns, raddr or cause
+    /// What makes a row: port, pid, comm, cgroup, container, netns, raddr or cause
     #[arg(long, value_name = "WHAT", default_value = "port", value_parser = values::by, help_heading = "Tables")]
     pub by: By,
 
@@ -399,6 +399,9 @@ pub struct Shared {
     /// A cgroup and all below it: /system.slice/nginx.service (may be repeated)
     #[arg(long, value_name = "PATH", help_heading = FILTERS)]
     pub cgroup: Vec<String>,
+    /// Containers, by the first digits of their ids, and systemd units: 0bacbe1, nginx, worker@1.service
+    #[arg(long, value_name = "NAMES", help_heading = FILTERS)]
+    pub container: Option<Names>,
     /// Users that own the socket, by number
     #[arg(long, value_name = "UIDS", help_heading = FILTERS)]
     pub uid: Option<Numbers>,
@@ -482,6 +485,7 @@ impl Shared {
             netns: netns.map(|name| netns::resolve(name)).collect::<Result<_, _>>()?,
             uids: numbers(&self.uid),
             cgroups: self.cgroup.iter().map(|path| cgroup::resolve(path)).collect::<Result<_, _>>()?,
+            containers: self.container.clone().unwrap_or_default().0,
             states: self.state.clone().unwrap_or_default().0,
         })
     }

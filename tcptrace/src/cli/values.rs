@@ -258,7 +258,7 @@ mod tests {
         assert_eq!(tables("3").unwrap().get(), 3);
         assert!(tables("0").unwrap_err().contains("number of tables"));
         assert_eq!(by("raddr").unwrap(), By::Raddr);
-        assert!(by("host").unwrap_err().ends_with("port pid comm cgroup netns raddr cause"));
+        assert!(by("host").unwrap_err().ends_with("port pid comm cgroup container netns raddr cause"));
         assert_eq!(sort("CLOSE-WAIT").unwrap(), Sort::State(crate::model::state::State::CLOSE_WAIT));
         assert_eq!(sort("oldest").unwrap(), Sort::Oldest);
         assert!(sort("size").unwrap_err().contains("cannot be sorted by size"));

@@ -7,8 +7,14 @@ use super::{
 };
 use crate::{
     cli::Hist,
-    kernel::survey::ephemeral_ports,
-    model::{event::Event, filter::Filter, found::Survey, tally::Tally},
+    kernel::{cgroup::Paths, survey::ephemeral_ports},
+    model::{
+        event::Event,
+        filter::Filter,
+        found::Survey,
+        socket::Socket,
+        tally::{By, Tally},
+    },
     view::report::{Page, Report},
 };
 
@@ -17,6 +23,7 @@ pub async fn run(args: &Hist) -> anyhow::Result<Outcome> {
     watch::run(Plan::new(&args.shared), |start| {
         let tables = Tables {
             args,
+            paths: (args.by == By::Container).then(|| start.paths.clone()),
             tally: Tally::new(args.by, ephemeral_ports(), args.time_in_state)
                 .limited_to(args.shared.max_sockets),
         };
@@ -29,11 +36,32 @@ pub async fn run(args: &Hist) -> anyhow::Result<Outcome> {
 struct Tables<'a> {
     args: &'a Hist,
     tally: Tally,
+    /// Where the cgroups of one container are counted as one.
+    paths: Option<Paths>,
+}
+
+impl<'a> Tables<'a> {
+    /// The sockets that are wanted.
+    fn sockets(&self, scene: &Scene<'a>) -> impl Iterator<Item = Socket> + Clone + use<'a> {
+        let paths = self.paths.clone();
+        scene.sockets().map(move |socket| Socket { cgroup: home(paths.as_ref(), socket.cgroup), ..socket })
+    }
+}
+
+/// The cgroup that a socket of a cgroup is counted in; 0 is unknown.
+fn home(paths: Option<&Paths>, cgroup: u64) -> u64 {
+    paths.filter(|_| cgroup != 0).map_or(cgroup, |paths| paths.home(cgroup))
 }
 
 impl Count for Tables<'_> {
     fn event(&mut self, event: &Event) {
-        self.tally.event(event);
+        match (&self.paths, event.cgroup) {
+            (Some(paths), Some(cgroup)) => {
+                let cgroup = Some(paths.home(cgroup));
+                self.tally.event(&Event { cgroup, ..event.clone() });
+            }
+            _ => self.tally.event(event),
+        }
     }
 
     fn surveyed(&mut self, survey: &Survey, filter: &Filter, now_ns: u64) {
@@ -46,12 +74,14 @@ impl Count for Tables<'_> {
 
     fn begin(&mut self, scene: &Scene<'_>) {
         // What was there at the beginning is what growth is counted from.
-        self.tally.table(scene.sockets(), self.args.sort, self.args.top, scene.now_ns);
+        let sockets = self.sockets(scene);
+        self.tally.table(sockets, self.args.sort, self.args.top, scene.now_ns);
     }
 
     fn print(&mut self, scene: &Scene<'_>, report: &mut dyn Report) {
-        let Self { args, tally } = self;
-        let table = tally.table(scene.sockets(), args.sort, args.top, scene.now_ns);
+        let sockets = self.sockets(scene);
+        let Self { args, tally, .. } = self;
+        let table = tally.table(sockets, args.sort, args.top, scene.now_ns);
         let page = match tally.times() {
             Some(times) => Page::Times(times, &table),
             None if args.matrix => Page::Matrix(tally.matrix(), &table),

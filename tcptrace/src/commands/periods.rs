@@ -6,7 +6,6 @@ use super::{
 };
 use crate::{
     cli::{Format, Periods, Shared},
-    kernel::cgroup::Paths,
     model::{event::Event, filter::Filter, found::Survey, loss::Loss},
     view::{
         Summary,
@@ -151,7 +150,7 @@ impl Schedule {
 
 /// The report in the format that the user wants.
 fn report(shared: &Shared, periods: &Periods, start: &Start<'_>) -> Box<dyn Report> {
-    let mut paths = Paths::default();
+    let paths = start.paths.clone();
     let cgroups: Cgroups = Box::new(move |id| paths.get(id));
     match shared.output {
         Format::Json => Box::new(Json::new(start.clock, cgroups)),

@@ -2,7 +2,7 @@
 
 use crate::{
     cli::Shared,
-    kernel::{attach::Attached, clock::Clock, survey::Scope},
+    kernel::{attach::Attached, cgroup::Paths, clock::Clock, survey::Scope},
     model::{
         event::Event,
         filter::{Filter, Verdict},
@@ -78,6 +78,7 @@ pub trait Sink {
 pub struct Scene<'a> {
     pub(super) tracker: &'a Tracker,
     pub(super) filter: &'a Filter,
+    pub(super) paths: &'a Paths,
     /// Now, `CLOCK_MONOTONIC` in ns.
     pub now_ns: u64,
     /// How it went so far.
@@ -106,9 +107,13 @@ impl<'a> Scene<'a> {
 
     /// The full sockets that the user wants to see.
     pub fn sockets(&self) -> impl Iterator<Item = Socket> + Clone + use<'a> {
-        let Self { filter, now_ns, .. } = *self;
+        let Self { filter, paths, now_ns, .. } = *self;
         let all = *filter == Filter::default();
-        self.tracker.sockets().filter(move |socket| all || wanted(filter, socket, now_ns))
+        self.tracker.sockets().filter(move |socket| {
+            let path = || paths.get(socket.cgroup).filter(|_| socket.cgroup != 0);
+            let event = || Event { cgroup_path: filter.needs_paths().then(path).flatten(), ..socket.event(now_ns) };
+            all || admits(filter, &event())
+        })
     }
 }
 
@@ -158,6 +163,8 @@ pub struct Start<'a> {
     pub output: &'a Output,
     /// The probes.
     pub attached: &'a Attached,
+    /// The paths of cgroups.
+    pub paths: &'a Paths,
     /// Whether this kernel reports RSTs that belong to no socket, and gives reasons (6.10 on).
     pub reasons: bool,
 }

@@ -16,7 +16,6 @@ use super::{
 use crate::{
     cli::{Format, Top as Args},
     kernel::{
-        cgroup::Paths,
         clock, config,
         survey::{Scope, ephemeral_ports},
         usage,
@@ -87,7 +86,7 @@ struct Live {
 
 impl Live {
     fn begin(args: &Args, limits: Limits, start: &Start<'_>) -> anyhow::Result<Self> {
-        let mut paths = Paths::default();
+        let paths = start.paths.clone();
         let (sender, keys) = mpsc::unbounded_channel();
         let screen = Screen::take().context("the terminal cannot be drawn on")?;
         // It waits for keys as long as the process lives.

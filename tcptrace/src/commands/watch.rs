@@ -81,11 +81,13 @@ pub async fn run<S: Sink>(
         source.attached().drop_privileges();
     }
     let clock = Clock::now();
+    let paths = if filter.containers.is_empty() { Paths::default() } else { Paths::exact() };
     let sink = sink(&Start {
         clock,
         now_ns: clock::monotonic_ns(),
         output: &output,
         attached: source.attached(),
+        paths: &paths,
         reasons: !reasons.is_empty(),
     })?;
     stop.after(shared.duration);
@@ -101,7 +103,8 @@ pub async fn run<S: Sink>(
         shown: Shown {
             clock,
             // A path costs a look-up per event, so only who asks for it pays.
-            cgroups: (shared.output != Format::Text || !shared.cgroup.is_empty()).then(Paths::default),
+            with_paths: shared.output != Format::Text || shared.wide || filter.needs_paths(),
+            paths,
             sink,
             events: 0,
             limit: shared.count,
@@ -404,7 +407,9 @@ impl<S: Sink> Stream<S> {
 struct Shown<S> {
     gate: Gate,
     clock: Clock,
-    cgroups: Option<Paths>,
+    paths: Paths,
+    /// Whether events have the paths of their cgroups.
+    with_paths: bool,
     sink: S,
     /// Events handed on, and how many may be.
     events: u64,
@@ -452,12 +457,15 @@ impl<S: Sink> Shown<S> {
     fn draw(&mut self, tracker: &Tracker, moment: Moment) {
         let summary = self.summary();
         let now_ns = summary.ts_ns;
-        self.sink.draw(&Scene { tracker, filter: self.gate.filter(), now_ns, summary, moment });
+        let Self { gate, paths, .. } = self;
+        self.sink.draw(&Scene { tracker, filter: gate.filter(), paths, now_ns, summary, moment });
     }
 
-    fn with_path(&mut self, event: Event) -> Event {
-        let Some(cgroups) = &mut self.cgroups else { return event };
-        Event { cgroup_path: event.cgroup.and_then(|id| cgroups.get(id)), ..event }
+    fn with_path(&self, event: Event) -> Event {
+        if !self.with_paths {
+            return event;
+        }
+        Event { cgroup_path: event.cgroup.and_then(|id| self.paths.get(id)), ..event }
     }
 
     fn summary(&self) -> Summary {

@@ -1,19 +1,23 @@
 //! Control groups: from a path to the id that the kernel reports, and back.
 
 use std::{
+    cell::RefCell,
     collections::HashMap,
     fs,
     os::linux::fs::MetadataExt as _,
     path::{Path, PathBuf},
+    rc::Rc,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use super::KernelError;
-use crate::model::{event::printable, filter::Cgroup};
+use crate::model::{container::CgroupPath, event::printable, filter::Cgroup};
 
-/// How often an unknown id may make us read the whole tree again.
+/// How often an unknown id may make us read the whole tree again, unless all depends on it.
 const SCAN_PAUSE: Duration = Duration::from_secs(1);
+/// Cgroups that are gone and still remembered, at most.
+const GONE: usize = 4096;
 
 /// Where the cgroup2 tree is mounted; `None` where it is not.
 fn root() -> Option<PathBuf> {
@@ -57,39 +61,75 @@ fn name(below: &Path) -> Arc<str> {
     Arc::from(format!("/{}", below.to_string_lossy()))
 }
 
-/// The paths of cgroups by id. A cgroup that is gone keeps the path it had.
+/// The paths of cgroups by id. A cgroup that is gone keeps the path it had. Clones share what they know.
+#[derive(Clone, Debug, Default)]
+pub struct Paths(Rc<RefCell<Known>>);
+
 #[derive(Debug, Default)]
-pub struct Paths {
-    known: HashMap<u64, Option<Arc<str>>>,
+struct Known {
+    /// What is known by id; `None`: not there any more.
+    paths: HashMap<u64, Option<CgroupPath>>,
+    /// The first cgroup of each home.
+    homes: HashMap<Box<str>, u64>,
     scanned: Option<Instant>,
+    /// Whether a path that is not known yet must be found at once.
+    exact: bool,
 }
 
 impl Paths {
+    /// The same, where a connection would be lost whose path is found too late: every new cgroup costs a walk of the tree.
+    #[must_use]
+    pub fn exact() -> Self {
+        Self(Rc::new(RefCell::new(Known { exact: true, ..Known::default() })))
+    }
+
     /// The path below the cgroup root, beginning with `/`.
-    pub fn get(&mut self, id: u64) -> Option<Arc<str>> {
-        if let Some(known) = self.known.get(&id) {
+    #[must_use]
+    pub fn get(&self, id: u64) -> Option<CgroupPath> {
+        self.0.borrow_mut().get(id)
+    }
+
+    /// One cgroup for all of the same container or unit.
+    #[must_use]
+    pub fn home(&self, id: u64) -> u64 {
+        let mut known = self.0.borrow_mut();
+        match known.get(id) {
+            Some(path) => *known.homes.entry(Box::from(path.home())).or_insert(id),
+            None => id,
+        }
+    }
+}
+
+impl Known {
+    fn get(&mut self, id: u64) -> Option<CgroupPath> {
+        if let Some(known) = self.paths.get(&id) {
             return known.clone();
         }
-        if self.scanned.is_some_and(|at| at.elapsed() < SCAN_PAUSE) {
+        if !self.exact && self.scanned.is_some_and(|at| at.elapsed() < SCAN_PAUSE) {
             return None;
         }
         self.scanned = Some(Instant::now());
-        // What a scan did not find is not there any more, or never will be.
-        self.known.retain(|_, path| path.is_some());
+        let mut found = HashMap::new();
         if let Some(root) = root() {
-            self.scan(&root, Path::new(""));
+            scan(&mut found, &root, Path::new(""));
         }
-        self.known.entry(id).or_default().clone()
+        if self.paths.len() > found.len() + GONE {
+            self.paths.clear();
+            self.homes.clear();
+        }
+        self.paths.extend(found);
+        // An id is never given twice, so what was not found will not be.
+        self.paths.entry(id).or_default().clone()
     }
+}
 
-    fn scan(&mut self, root: &Path, below: &Path) {
-        let directory = root.join(below);
-        let Ok(metadata) = fs::metadata(&directory) else { return };
-        self.known.insert(metadata.st_ino(), Some(name(below)));
-        for entry in fs::read_dir(&directory).into_iter().flatten().flatten() {
-            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-                self.scan(root, &below.join(entry.file_name()));
-            }
+fn scan(found: &mut HashMap<u64, Option<CgroupPath>>, root: &Path, below: &Path) {
+    let directory = root.join(below);
+    let Ok(metadata) = fs::metadata(&directory) else { return };
+    found.insert(metadata.st_ino(), Some(CgroupPath::from(&*name(below))));
+    for entry in fs::read_dir(&directory).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            scan(found, root, &below.join(entry.file_name()));
         }
     }
 }
@@ -107,5 +147,15 @@ mod tests {
         assert_eq!(Paths::default().get(found.id).as_deref(), Some("/"));
         let error = resolve("/no/such/cgroup").unwrap_err().to_string();
         assert!(error.contains("/no/such/cgroup") && error.contains("fix: "), "{error}");
+    }
+
+    #[test]
+    fn clones_share_what_they_know() {
+        let paths = Paths::exact();
+        let root = resolve("/").unwrap().id;
+        assert_eq!(paths.home(root), root);
+        assert!(paths.clone().0.borrow().paths.contains_key(&root));
+        // Nobody has this one, and nobody will.
+        assert_eq!((paths.get(u64::MAX), paths.home(u64::MAX)), (None, u64::MAX));
     }
 }

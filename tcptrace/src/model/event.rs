@@ -4,7 +4,7 @@ use std::{borrow::Cow, fmt, net::IpAddr, net::Ipv6Addr, sync::Arc};
 
 use tcptrace_common::record::{Addr, Tuple};
 
-use super::{cause::Verdict, state::State};
+use super::{cause::Verdict, container::CgroupPath, state::State};
 
 /// What happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -249,7 +249,7 @@ pub struct Event {
     /// Id of the cgroup that the socket was made in.
     pub cgroup: Option<u64>,
     /// Path of that cgroup below the cgroup root; filled in by the kernel module.
-    pub cgroup_path: Option<Arc<str>>,
+    pub cgroup_path: Option<CgroupPath>,
     /// The kernel's reason for a RST.
     pub reason: Option<Arc<str>>,
     /// For RSTs and retransmits: the state the connection was in. For connections: the state that the end met.

@@ -60,6 +60,8 @@ pub struct Filter {
     pub uids: Vec<u32>,
     /// The socket's cgroup.
     pub cgroups: Vec<Cgroup>,
+    /// The socket's container, or systemd unit, as [`CgroupPath::is_called`] takes it.
+    pub containers: Vec<String>,
     /// The state left or entered, or that a RST met.
     pub states: Vec<State>,
 }
@@ -141,6 +143,12 @@ impl Filter {
             self.cgroups.iter().any(|cgroup| cgroup.id == id || cgroup.holds(event.cgroup_path.as_deref()))
         });
         tests.add(!self.cgroups.is_empty(), Some(cgroup));
+        let container = match (event.cgroup, &event.cgroup_path) {
+            (_, Some(path)) => Some(self.containers.iter().any(|wanted| path.is_called(wanted))),
+            (Some(_), None) => unknown,
+            (None, None) => Some(false),
+        };
+        tests.add(!self.containers.is_empty(), container);
         // Until it is accepted a connection shows its listener's user.
         let uid = match event.uid {
             Some(uid) if self.uids.contains(&uid) => Some(true),
@@ -178,6 +186,12 @@ impl Filter {
                 .history
                 .as_ref()
                 .is_some_and(|history| self.states.iter().any(|state| history.has_visited(*state)))
+    }
+
+    /// Whether it judges by the paths of cgroups.
+    #[must_use]
+    pub fn needs_paths(&self) -> bool {
+        !self.cgroups.is_empty() || !self.containers.is_empty()
     }
 
     /// Whether the verdict on a connection may change while it lives: its owner and its user may.

@@ -3,6 +3,7 @@
 
 pub mod cause;
 pub mod close;
+pub mod container;
 pub mod doctor;
 pub mod event;
 pub mod explain;

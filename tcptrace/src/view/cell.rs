@@ -3,6 +3,10 @@
 use std::{fmt::Write as _, net::IpAddr};
 
 use super::digits::{self, number, padded};
+use crate::model::event::{Event, printable};
+
+/// Columns for what [`container`] writes.
+pub(super) const CONTAINER: usize = 20;
 
 /// Where to cut a line that is to fit so many columns, and the mark that says that there is more: it takes the last
 /// column.
@@ -24,6 +28,13 @@ pub(super) fn or_dash<T>(cell: &mut String, value: Option<T>, write: impl FnOnce
         Some(value) => write(cell, value),
         None => cell.push('-'),
     }
+}
+
+/// The container, or the unit, or what else the cgroup is called.
+pub(super) fn container(cell: &mut String, event: &Event) {
+    or_dash(cell, event.cgroup_path.as_ref(), |cell, path| {
+        cell.push_str(&printable(first(path.name(), CONTAINER)));
+    });
 }
 
 /// The first characters of a text.

@@ -9,7 +9,7 @@ use anstyle::{AnsiColor, Style};
 
 use super::{
     Summary, View,
-    cell::{address, cut, first, millis, or_dash, pad, seconds, time_of_day},
+    cell::{CONTAINER, address, container, cut, first, millis, or_dash, pad, seconds, time_of_day},
     digits::{hex, number},
     text::{TextOptions, TimeStyle},
 };
@@ -42,6 +42,7 @@ enum Column {
     Hit,
     Netns,
     Id,
+    Container,
     States,
 }
 
@@ -62,14 +63,15 @@ const NARROW: [Column; 13] = [
 ];
 
 /// What `-w` adds.
-const MORE: [Column; 4] = [Column::Hit, Column::Netns, Column::Id, Column::States];
+const MORE: [Column; 5] = [Column::Hit, Column::Netns, Column::Id, Column::Container, Column::States];
 
 /// In which order columns give way on a narrow terminal; what is not here stays.
-const GIVE_WAY: [Column; 13] = [
+const GIVE_WAY: [Column; 14] = [
     Column::States,
     Column::Id,
     Column::Netns,
     Column::Hit,
+    Column::Container,
     Column::Retransmits,
     Column::Rtt,
     Column::Laddr,
@@ -126,6 +128,7 @@ impl Connections {
             Column::Retransmits => 4,
             Column::Hit => 11,
             Column::Comm | Column::Netns => 10,
+            Column::Container => CONTAINER,
             Column::States => 0,
         }
     }
@@ -150,6 +153,7 @@ impl Connections {
             Column::Hit => "IN",
             Column::Netns => "NETNS",
             Column::Id => "ID",
+            Column::Container => "CONTAINER",
             Column::States => "MS PER STATE",
         }
     }
@@ -250,6 +254,7 @@ impl Connections {
             Column::Hit => cell.push_str(event.prev_state.map_or("-", State::name)),
             Column::Netns => number(cell, event.tuple.netns),
             Column::Id => or_dash(cell, event.id, |cell, id| hex(cell, id.0)),
+            Column::Container => container(cell, event),
             Column::States => {
                 for (state, ns) in event.history.iter().flat_map(|history| history.times()) {
                     cell.push_str(state.name());

@@ -3,7 +3,10 @@
 use std::{fmt::Write as _, net::IpAddr};
 
 use super::{digits, errno};
-use crate::model::event::{Comm, Event, History, Id};
+use crate::model::{
+    container::CgroupPath,
+    event::{Comm, Event, History, Id},
+};
 
 /// The value of a field.
 #[derive(Clone, Debug, PartialEq)]
@@ -71,6 +74,10 @@ fields! {
     task_comm = |e| e.task_pid.map(|_| Value::Comm(e.task_comm));
     cgroup = |e| e.cgroup.map(Value::Number);
     cgroup_path = |e| e.cgroup_path.as_deref().map(Value::Name);
+    container = |e| path(e).and_then(CgroupPath::container).map(|container| Value::Name(&container.id));
+    container_runtime = |e| path(e).and_then(CgroupPath::container).and_then(|container| container.runtime).map(Value::Word);
+    pod = |e| path(e).and_then(CgroupPath::pod).map(Value::Name);
+    unit = |e| path(e).and_then(CgroupPath::unit).map(Value::Name);
     reason = |e| e.reason.as_deref().map(Value::Name);
     prev_state = |e| e.prev_state.map(|state| Value::Word(state.name()));
     cause = |e| e.verdict.map(|verdict| Value::Word(verdict.cause.name()));
@@ -85,6 +92,10 @@ fields! {
     opened_ts = |e| e.history.as_ref().and_then(|history| history.opened_ns).map(Value::Time);
     duration_us = |e| e.history.as_ref().and_then(|history| history.duration_ns).map(Value::Micros);
     state_us = |e| e.history.as_deref().filter(|history| history.timed != 0).map(Value::States);
+}
+
+fn path(event: &Event) -> Option<&CgroupPath> {
+    event.cgroup_path.as_ref()
 }
 
 fn port<'a>(port: u16) -> Option<Value<'a>> {

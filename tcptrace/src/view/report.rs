@@ -6,7 +6,7 @@ mod rows;
 pub(super) mod table;
 pub mod text;
 
-use std::{fmt::Write as _, io::Write as _, net::IpAddr, sync::Arc};
+use std::{fmt::Write as _, io::Write as _, net::IpAddr};
 
 pub(super) use self::rows::explanation;
 use self::rows::{Cell, Fields};
@@ -14,6 +14,7 @@ use super::{Summary, fields::TimeText};
 use crate::{
     kernel::clock::Clock,
     model::{
+        container::CgroupPath,
         event::printable,
         loss::Loss,
         state::State,
@@ -66,7 +67,7 @@ pub struct Resets {
 }
 
 /// Names of cgroups, by id.
-pub type Cgroups = Box<dyn FnMut(u64) -> Option<Arc<str>>>;
+pub type Cgroups = Box<dyn FnMut(u64) -> Option<CgroupPath>>;
 
 /// Writes pages in one format, into memory: [`take`](Self::take) moves them on.
 pub trait Report {

@@ -170,7 +170,7 @@ fn transitions() -> Vec<Event> {
         task_pid: Some(987_654),
         task_comm: comm(b"worker_process1"),
         cgroup: Some(4711),
-        cgroup_path: Some(Arc::from("/system.slice/worker@1.service")),
+        cgroup_path: Some("/system.slice/worker@1.service".into()),
         ..transition(us, old, new)
     };
     let syn = client(300, State::CLOSE, State::SYN_SENT, OwnerSource::Connect);
@@ -259,7 +259,16 @@ fn others() -> Vec<Event> {
             retransmits: Some(3),
             ..event(4_200_000)
         },
-        Event { retransmits: None, ..rst(4_300_000, Kind::Retransmit, None, Some(State::NEW_SYN_RECV)) },
+        Event {
+            retransmits: None,
+            cgroup: Some(4712),
+            cgroup_path: Some(
+                "/kubepods.slice/kubepods-pod57e67067_89e4_4001_bdd4_8632d39ea02b.slice/cri-containerd-\
+                 9b0c3a5f4f2a8f7f0e1d2c3b4a5968778695a4b3c2d1e0ff00112233445566aa.scope"
+                    .into(),
+            ),
+            ..rst(4_300_000, Kind::Retransmit, None, Some(State::NEW_SYN_RECV))
+        },
         hostile(5_000_000, b"a\x1b[31mred\x1b[0m"),
         hostile(5_000_001, b"new\nline\ttab"),
         hostile(5_000_002, b"comma,\"quote\""),

@@ -10,7 +10,7 @@ use tcptrace_common::record::Kind as RecordKind;
 
 use super::{
     Summary, View,
-    cell::{address, cut, first, millis, or_dash, pad, seconds, time_of_day},
+    cell::{CONTAINER, address, container, cut, first, millis, or_dash, pad, seconds, time_of_day},
     digits::{hex, number},
 };
 use crate::{
@@ -66,11 +66,12 @@ enum Column {
     Netns,
     Role,
     Id,
+    Container,
     Note,
 }
 
 /// In which order columns give way on a narrow terminal. Local gives its address away and keeps the port.
-const GIVE_WAY: [Column; 10] = [
+const GIVE_WAY: [Column; 11] = [
     Column::Note,
     Column::Local,
     Column::Time,
@@ -78,6 +79,7 @@ const GIVE_WAY: [Column; 10] = [
     Column::Id,
     Column::Netns,
     Column::Role,
+    Column::Container,
     Column::Comm,
     // Cut to its first digits a time would be another.
     Column::Ms,
@@ -94,7 +96,7 @@ const NARROW: [Column; 8] = [
     Column::Ms,
     Column::Note,
 ];
-const WIDE: [Column; 11] = [
+const WIDE: [Column; 12] = [
     Column::Time,
     Column::Pid,
     Column::Comm,
@@ -105,6 +107,7 @@ const WIDE: [Column; 11] = [
     Column::Role,
     Column::Netns,
     Column::Id,
+    Column::Container,
     Column::Note,
 ];
 
@@ -157,6 +160,7 @@ impl Text {
             Column::What if wide => 51,
             Column::What => 27,
             Column::Netns => 10,
+            Column::Container => CONTAINER,
             Column::Note => 0,
         }
     }
@@ -175,6 +179,7 @@ impl Text {
             Column::Netns => "NETNS",
             Column::Role => "ROLE",
             Column::Id => "ID",
+            Column::Container => "CONTAINER",
             Column::Note => "CAUSE",
         }
     }
@@ -261,6 +266,7 @@ impl Text {
             Column::Netns => number(cell, event.tuple.netns),
             Column::Role => cell.push_str(event.role.map_or("-", Role::name)),
             Column::Id => or_dash(cell, event.id, |cell, id| hex(cell, id.0)),
+            Column::Container => container(cell, event),
             Column::Note => note(cell, event),
         }
     }

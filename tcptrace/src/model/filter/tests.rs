@@ -36,7 +36,7 @@ fn event() -> Event {
         Fate::Keep
     });
     let owner = Owner { pid: 4123, comm: comm("nginx"), source: OwnerSource::Close };
-    Event { owner: Some(owner), cgroup_path: Some(Arc::from("/web/nginx")), ..events.remove(0) }
+    Event { owner: Some(owner), cgroup_path: Some("/web/nginx".into()), ..events.remove(0) }
 }
 
 fn comm(name: &str) -> Comm {
@@ -223,7 +223,7 @@ fn a_cgroup_holds_what_is_below_it() {
         ("/system.slice", "/user.slice/system.slice", false),
         ("/system.slice/", "/system.slice/nginx.service", true),
     ] {
-        let event = Event { cgroup_path: Some(Arc::from(path)), ..event() };
+        let event = Event { cgroup_path: Some(path.into()), ..event() };
         let filter = Filter { cgroups: vec![cgroup("/other"), cgroup(wanted)], ..all() };
         let verdict = if held { Verdict::Admit } else { Verdict::Refuse };
         assert_eq!(filter.judge(&event), verdict, "{path} in {wanted}");
@@ -238,6 +238,26 @@ fn a_cgroup_is_known_by_its_id_where_its_path_is_not() {
     assert_eq!(filter.judge(&other), Verdict::Refuse);
     let none = Event { cgroup: None, cgroup_path: None, ..event() };
     assert_eq!(filter.judge(&none), Verdict::Refuse);
+}
+
+/// A connection whose container is not known yet waits for it, until it is closed.
+#[test]
+fn a_container_is_told_by_the_path() {
+    let id = "9b0c3a5f4f2a8f7f0e1d2c3b4a5968778695a4b3c2d1e0ff00112233445566aa";
+    let filter = |wanted: &str| Filter { containers: vec!["other".into(), wanted.into()], ..all() };
+    let at = |path: &str| Event { cgroup_path: Some(path.into()), ..event() };
+    let inside = at(&format!("/system.slice/docker-{id}.scope/init"));
+    assert_eq!(filter("9b0c3a5f4f2a").judge(&inside), Verdict::Admit);
+    assert_eq!(filter("9b0c3a5f4f2b").judge(&inside), Verdict::Refuse);
+    assert_eq!(filter("nginx").judge(&at("/system.slice/nginx.service")), Verdict::Admit);
+    assert_eq!(filter("nginx").judge(&at("/")), Verdict::Refuse);
+    let unknown = Event { cgroup: Some(1), cgroup_path: None, ..event() };
+    assert_eq!(filter("nginx").judge(&unknown), Verdict::Undecided);
+    assert_eq!(filter("nginx").judge_socket(&unknown), Verdict::Undecided);
+    assert_eq!(filter("nginx").judge(&Event { closed: true, ..unknown.clone() }), Verdict::Refuse);
+    assert_eq!(filter("nginx").judge(&Event { cgroup: None, ..unknown }), Verdict::Refuse);
+    // The kernel side cannot tell.
+    assert_eq!(filter("nginx").kernel_part(true).tests, 0);
 }
 
 #[test]

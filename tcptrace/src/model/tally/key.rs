@@ -24,6 +24,8 @@ pub enum By {
     Comm,
     /// The cgroup.
     Cgroup,
+    /// The container, or the systemd unit.
+    Container,
     /// The network namespace.
     Netns,
     /// The peer's address.
@@ -34,8 +36,16 @@ pub enum By {
 
 impl By {
     /// All of them.
-    pub const ALL: [Self; 7] =
-        [Self::Port, Self::Pid, Self::Comm, Self::Cgroup, Self::Netns, Self::Raddr, Self::Cause];
+    pub const ALL: [Self; 8] = [
+        Self::Port,
+        Self::Pid,
+        Self::Comm,
+        Self::Cgroup,
+        Self::Container,
+        Self::Netns,
+        Self::Raddr,
+        Self::Cause,
+    ];
 
     /// The name, as `--by` takes it and as JSON calls a row's kind.
     #[must_use]
@@ -45,6 +55,7 @@ impl By {
             Self::Pid => "pid",
             Self::Comm => "comm",
             Self::Cgroup => "cgroup",
+            Self::Container => "container",
             Self::Netns => "netns",
             Self::Raddr => "raddr",
             Self::Cause => "cause",
@@ -77,6 +88,8 @@ pub enum Key {
     Comm(Option<Comm>),
     /// A cgroup, by its id; 0 is unknown.
     Cgroup(u64),
+    /// A container or unit, by the id of one of its cgroups, which whoever reads the host gives to all of them; 0 is unknown.
+    Container(u64),
     /// A network namespace, by its inode number.
     Netns(u32),
     /// A peer.
@@ -194,6 +207,7 @@ impl Key {
             By::Pid => Self::Pid(owner.map(|owner| owner.pid)),
             By::Comm => Self::Comm(owner.map(|owner| owner.comm)),
             By::Cgroup => Self::Cgroup(*cgroup),
+            By::Container => Self::Container(*cgroup),
             By::Netns => Self::Netns(netns),
             By::Raddr => Self::Raddr(tuple.raddr),
             By::Cause => Self::Cause(*cause),

@@ -5,6 +5,7 @@ use std::{borrow::Cow, net::IpAddr};
 use super::{Cgroups, Page, Resets, ip};
 use crate::{
     model::{
+        container::CgroupPath,
         event::{Comm, Owner, Role},
         explain,
         loss::Loss,
@@ -45,8 +46,8 @@ pub(super) fn of(page: &Page<'_>, cgroups: &mut Cgroups) -> (u64, Vec<Fields>) {
             let mut rows: Vec<Fields> =
                 table.rows.iter().chain(&table.other).map(|row| port(table, row)).collect();
             for (fields, row) in rows.iter_mut().zip(&table.rows) {
-                if let Key::Cgroup(id) = row.key {
-                    fields.push(("cgroup_path", cgroups(id).map(|path| text(path.to_string()))));
+                if let Key::Cgroup(id) | Key::Container(id) = row.key {
+                    fields.extend(place(table.by, cgroups(id).as_ref()));
                 }
             }
             let mut total = port(table, &table.total);
@@ -61,14 +62,29 @@ pub(super) fn of(page: &Page<'_>, cgroups: &mut Cgroups) -> (u64, Vec<Fields>) {
     }
 }
 
+/// What the path of a row's cgroup tells.
+fn place(by: By, path: Option<&CgroupPath>) -> Fields {
+    let told = |tell: fn(&CgroupPath) -> Option<&str>| path.and_then(tell).map(|told| text(told.to_owned()));
+    let container = path.and_then(CgroupPath::container);
+    match by {
+        By::Cgroup => vec![("cgroup_path", told(|path| Some(path)))],
+        By::Container => vec![
+            ("container", told(|path| path.container().map(|container| &*container.id))),
+            ("container_runtime", container.and_then(|container| container.runtime).map(word)),
+            ("pod", told(CgroupPath::pod)),
+            ("unit", told(CgroupPath::unit)),
+            ("cgroup_path", told(|path| path.is_elsewhere().then_some(path))),
+        ],
+        _ => Vec::new(),
+    }
+}
+
 /// A row of each kind that the page can have.
 pub(super) fn kinds(page: &Page<'_>) -> Vec<Fields> {
     match page {
         Page::Ports(table) => {
             let mut fields = port(table, &table.total);
-            if table.by == By::Cgroup {
-                fields.push(("cgroup_path", None));
-            }
+            fields.extend(place(table.by, None));
             vec![fields]
         }
         Page::Times(..) => vec![time(&Key::Other, State::CLOSE, None, None)],

@@ -401,6 +401,11 @@ pub(in crate::view) fn label(key: &Key, cgroups: &mut Cgroups) -> String {
         Key::Client { port: to, .. } => format!("to {}", port(to)),
         Key::Pid(pid) => or_dash(pid.map(|pid| pid.to_string())),
         Key::Comm(comm) => or_dash(comm.map(|comm| comm.to_string())),
+        Key::Container(id) => match cgroups(id) {
+            Some(path) => printable(path.name()).into_owned(),
+            None if id == 0 => "-".to_owned(),
+            None => id.to_string(),
+        },
         Key::Cgroup(id) => match cgroups(id) {
             Some(path) => printable(&path).into_owned(),
             None if id == 0 => "-".to_owned(),
@@ -510,6 +515,7 @@ fn key_names(by: By) -> (&'static str, &'static str) {
         By::Pid => "PID",
         By::Comm => "COMM",
         By::Cgroup => "CGROUP",
+        By::Container => "CONTAINER",
         By::Netns => "NETNS",
         By::Raddr => "PEER",
         By::Cause => "CAUSE",

@@ -14,7 +14,7 @@ use crate::{
 const SECOND_NS: u64 = 1_000_000_000;
 
 pub(super) fn cgroups() -> report::Cgroups {
-    Box::new(|id| (id == 4711).then(|| Arc::from("/system.slice/nginx.service")))
+    Box::new(|id| (id == 4711).then(|| "/system.slice/nginx.service".into()))
 }
 
 /// A host's sockets: a leaking server, a client of two services, a peer in another namespace, and an abandoned minisock.
