@@ -111,7 +111,8 @@ impl<'a> Scene<'a> {
         let all = *filter == Filter::default();
         self.tracker.sockets().filter(move |socket| {
             let path = || paths.get(socket.cgroup).filter(|_| socket.cgroup != 0);
-            let event = || Event { cgroup_path: filter.needs_paths().then(path).flatten(), ..socket.event(now_ns) };
+            let event =
+                || Event { cgroup_path: filter.needs_paths().then(path).flatten(), ..socket.event(now_ns) };
             all || admits(filter, &event())
         })
     }

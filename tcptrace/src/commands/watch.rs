@@ -24,7 +24,7 @@ use crate::{
         clock::Clock,
     },
     model::{
-        event::{Event, Kind, OwnerSource},
+        event::{Event, Kind, OwnerSource, printable},
         filter::Verdict,
         found::Survey,
         gate::Gate,
@@ -82,6 +82,9 @@ pub async fn run<S: Sink>(
     }
     let clock = Clock::now();
     let paths = if filter.containers.is_empty() { Paths::default() } else { Paths::exact() };
+    for name in filter.containers.iter().filter(|name| !paths.has(name)) {
+        log::warn!("no container or unit is called {} yet; waiting for it", printable(name));
+    }
     let sink = sink(&Start {
         clock,
         now_ns: clock::monotonic_ns(),

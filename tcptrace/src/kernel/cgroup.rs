@@ -89,6 +89,14 @@ impl Paths {
         self.0.borrow_mut().get(id)
     }
 
+    /// Whether there is a cgroup now that a container or unit of this name has.
+    #[must_use]
+    pub fn has(&self, name: &str) -> bool {
+        let mut known = self.0.borrow_mut();
+        known.scan();
+        known.paths.values().flatten().any(|path| path.is_called(name))
+    }
+
     /// One cgroup for all of the same container or unit.
     #[must_use]
     pub fn home(&self, id: u64) -> u64 {
@@ -108,6 +116,13 @@ impl Known {
         if !self.exact && self.scanned.is_some_and(|at| at.elapsed() < SCAN_PAUSE) {
             return None;
         }
+        self.scan();
+        // An id is never given twice, so what was not found will not be.
+        self.paths.entry(id).or_default().clone()
+    }
+
+    /// Reads the whole tree.
+    fn scan(&mut self) {
         self.scanned = Some(Instant::now());
         let mut found = HashMap::new();
         if let Some(root) = root() {
@@ -118,8 +133,6 @@ impl Known {
             self.homes.clear();
         }
         self.paths.extend(found);
-        // An id is never given twice, so what was not found will not be.
-        self.paths.entry(id).or_default().clone()
     }
 }
 
@@ -155,6 +168,7 @@ mod tests {
         let root = resolve("/").unwrap().id;
         assert_eq!(paths.home(root), root);
         assert!(paths.clone().0.borrow().paths.contains_key(&root));
+        assert!(!paths.has("no-such-unit"));
         // Nobody has this one, and nobody will.
         assert_eq!((paths.get(u64::MAX), paths.home(u64::MAX)), (None, u64::MAX));
     }

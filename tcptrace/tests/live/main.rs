@@ -15,6 +15,7 @@ mod addresses;
 mod agreement;
 mod causes;
 mod close;
+mod containers;
 mod crowd;
 mod doctor;
 mod family;

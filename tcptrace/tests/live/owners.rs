@@ -191,6 +191,12 @@ impl Cgroup {
     /// One level below another, or below the root.
     pub(crate) fn below(parent: Option<&Self>) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("tcptrace-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        Self::named(parent, &name)
+    }
+
+    /// The same by a name, which must be the only one there.
+    pub(crate) fn named(parent: Option<&Self>, name: &str) -> Self {
         let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
         let root = mounts.lines().find_map(|line| {
             let mut words = line.split(' ');
@@ -198,7 +204,6 @@ impl Cgroup {
             (kind == "cgroup2").then(|| PathBuf::from(path))
         });
         let root = root.expect("the live tests need a cgroup2 tree: mount -t cgroup2 none /sys/fs/cgroup");
-        let name = format!("tcptrace-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let directory = parent.map_or(&root, |parent| &parent.directory).join(name);
         fs::create_dir(&directory).unwrap();
         Self { root, directory }
