@@ -17,6 +17,7 @@ mod causes;
 mod close;
 mod containers;
 mod crowd;
+mod deploy;
 mod doctor;
 mod family;
 mod faults;
