@@ -7,6 +7,7 @@
 mod apt;
 mod bench;
 mod ebpf;
+mod fleet;
 mod fuzz;
 mod host;
 mod run;
@@ -82,6 +83,12 @@ enum Chore {
         #[arg(value_name = "TARGET")]
         targets: Vec<String>,
     },
+    /// Record the traffic of three hosts, and ask DuckDB, ClickHouse and Spark the queries of deploy/fleet
+    Fleet {
+        /// How long the traffic takes
+        #[arg(long, default_value = "20")]
+        seconds: u32,
+    },
     /// Boot other kernels under QEMU and run the live tests on them
     Vm {
         /// Series of kernels, such as 5.10,6.12 or 7 for the newest 7.x
@@ -119,6 +126,7 @@ fn chore(chore: Chore) -> Result<ExitCode> {
             let options = bench::Options { rounds, run_ms: run, parts, only, record, install };
             bench::run(&workspace, &options)?;
         }
+        Chore::Fleet { seconds } => fleet::run(&workspace, seconds)?,
         Chore::Fuzz { seconds, targets } => fuzz::run(&workspace, seconds, &targets)?,
         Chore::Vm { kernel, record, tests } => {
             let tests: Vec<&str> = tests.iter().map(String::as_str).collect();
