@@ -16,7 +16,9 @@ pub(crate) fn run(workspace: &Workspace, seconds: u32) -> Result<()> {
     let environment = target_dir.join("fleet");
     let python = environment.join("bin/python");
     cmd!(sh, "python3 -m venv {environment}").quiet().run()?;
-    cmd!(sh, "{python} -m pip install --quiet --requirement deploy/fleet/check/requirements.txt").quiet().run()?;
+    cmd!(sh, "{python} -m pip install --quiet --requirement deploy/fleet/check/requirements.txt")
+        .quiet()
+        .run()?;
     cmd!(sh, "cargo build --release --package tcptrace --target-dir {target_dir}").quiet().run()?;
     let program = target_dir.join("release/tcptrace");
     let check = workspace.as_root("env")?.arg("PYTHONDONTWRITEBYTECODE=1").arg(python);
