@@ -48,6 +48,9 @@ pub struct Serve {
     /// A label with the owner's name, too; --max-ports is then the limit of pairs
     #[arg(long, help_heading = METRICS)]
     pub by_comm: bool,
+    /// A label with the container or systemd unit that the socket was made in, too; --max-ports then limits these pairs
+    #[arg(long, help_heading = METRICS)]
+    pub by_container: bool,
     /// Measure what the probes cost in the kernel; this makes every BPF program of the host 20 to 40 ns slower
     #[arg(long, help_heading = METRICS)]
     pub kernel_stats: bool,

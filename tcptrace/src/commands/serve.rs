@@ -14,6 +14,7 @@ use super::{
 use crate::{
     cli::{Format, Serve as Args},
     kernel::{
+        cgroup::Paths,
         config,
         runs::Runs,
         survey::{Scope, ephemeral_ports},
@@ -54,6 +55,7 @@ struct Serve {
     meter: Meter,
     examiner: Examiner,
     by_comm: bool,
+    by_container: bool,
     /// How much was wrong with the host when it was judged last, by rule.
     findings: Vec<(&'static str, Severity, u64)>,
     runs: Option<Runs>,
@@ -77,13 +79,20 @@ impl Serve {
         http::start(door, pages).context("cannot serve HTTP")?;
         log::warn!("serving {url}");
         let examiner = Examiner::new(limits);
+        let mut meter = Meter::new(usize::from(args.max_ports), args.by_comm);
+        if args.by_container {
+            // A counter cannot move to the container that is found later.
+            let paths = Paths::exact();
+            meter = meter.by_container(move |cgroup| paths.get(cgroup));
+        }
         Ok(Self {
             tally: Tally::new(By::Port, ephemeral_ports(), false).limited_to(args.shared.max_sockets),
-            meter: Meter::new(usize::from(args.max_ports), args.by_comm),
+            meter,
             // Nothing, of each rule.
             findings: examiner.count(&Facts::default()),
             examiner,
             by_comm: args.by_comm,
+            by_container: args.by_container,
             runs,
             kernel: usage::host().1,
             pages: publisher,
@@ -141,6 +150,7 @@ impl Sink for Serve {
         self.pages.publish(Exposition {
             counts: self.meter.counts(scene.sockets(), &self.tally, scene.now_ns),
             by_comm: self.by_comm,
+            by_container: self.by_container,
             findings: self.findings.clone(),
             events,
             lost,

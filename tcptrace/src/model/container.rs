@@ -3,7 +3,11 @@
 //! From the path alone, as the runtimes and systemd make it; nobody is asked. Container managers nest (a cluster in a
 //! container, a container in a pod), and what is innermost counts.
 
-use std::{ops::Deref, sync::Arc};
+use std::{
+    hash::{Hash, Hasher},
+    ops::Deref,
+    sync::Arc,
+};
 
 /// Digits of a container's id that are shown to people, as docker and crictl do it.
 const SHORT: usize = 12;
@@ -37,6 +41,24 @@ struct Told {
     container: Option<Container>,
     pod: Option<Box<str>>,
     unit: Option<Box<str>>,
+}
+
+/// A cgroup for what it belongs to: all of one container, or of one unit, are equal.
+#[derive(Clone, Debug)]
+pub struct Home(pub CgroupPath);
+
+impl PartialEq for Home {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.home() == other.0.home()
+    }
+}
+
+impl Eq for Home {}
+
+impl Hash for Home {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.home().hash(state);
+    }
 }
 
 impl From<&str> for CgroupPath {

@@ -15,6 +15,7 @@ use tcptrace_common::record::Kind;
 
 use crate::model::{
     cause::Cause,
+    container::Home,
     doctor::Severity,
     loss::Loss,
     state::State,
@@ -62,6 +63,8 @@ pub struct Exposition {
     pub counts: Counts,
     /// Whether labels have the owner's name.
     pub by_comm: bool,
+    /// Whether labels have the container or unit.
+    pub by_container: bool,
     /// How much is wrong on this host, by rule.
     pub findings: Vec<(&'static str, Severity, u64)>,
     /// Events so far.
@@ -103,7 +106,7 @@ pub fn encode(registry: &Registry, format: Format) -> String {
 impl Collector for Exposition {
     fn encode(&self, mut to: DescriptorEncoder<'_>) -> fmt::Result {
         let services: Vec<Named<'_>> =
-            self.counts.services.iter().map(|service| Named::new(service, self.by_comm)).collect();
+            self.counts.services.iter().map(|service| Named::new(service, self)).collect();
         standing(&mut to, &services)?;
         happened(&mut to, &services)?;
         self.times(&mut to)?;
@@ -230,24 +233,36 @@ struct Named<'a> {
     service: &'a Service,
     port: String,
     comm: Option<Cow<'a, str>>,
+    container: Option<&'a str>,
 }
 
 impl<'a> Named<'a> {
-    fn new(service: &'a Service, by_comm: bool) -> Self {
-        let Label { port, comm } = &service.label;
-        let text = || match (port, comm) {
+    fn new(service: &'a Service, exposition: &Exposition) -> Self {
+        let Label { port, comm, container } = &service.label;
+        let comm = || match (port, comm) {
             (None, _) => OTHER.into(),
             (_, None) => UNKNOWN.into(),
             (_, Some(comm)) => comm.text(),
         };
-        let port = port.map_or(OTHER.to_owned(), |port| port.to_string());
-        Self { service, port, comm: by_comm.then(text) }
+        let container = || match (port, container) {
+            (None, _) => OTHER,
+            (_, None) => UNKNOWN,
+            (_, Some(Home(path))) => path.home(),
+        };
+        Self {
+            service,
+            port: port.map_or(OTHER.to_owned(), |port| port.to_string()),
+            comm: exposition.by_comm.then(comm),
+            container: exposition.by_container.then(container),
+        }
     }
 
     /// Its labels and more.
     fn with<'b>(&'b self, more: &[(&'static str, &'b str)]) -> Vec<(&'static str, &'b str)> {
         let comm = self.comm.as_deref().map(|comm| ("comm", comm));
-        [("port", self.port.as_str())].into_iter().chain(comm).chain(more.iter().copied()).collect()
+        let container = self.container.map(|container| ("container", container));
+        let own = [("port", self.port.as_str())].into_iter().chain(comm).chain(container);
+        own.chain(more.iter().copied()).collect()
     }
 }
 

@@ -8,6 +8,7 @@ use std::{array, sync::Arc};
 use super::{Matrix, Tally, key::Facts};
 use crate::model::{
     cause::Cause,
+    container::CgroupPath,
     event::{Event, Kind, Role},
     socket::Socket,
     state::State,
@@ -18,7 +19,7 @@ mod services;
 
 pub use buckets::Buckets;
 pub use services::Label;
-use services::Services;
+use services::{Paths, Services};
 
 /// Upper bounds of the time in a state, in ns: from a tenth of a millisecond to an hour.
 const DURATIONS_NS: &[u64] = &[
@@ -129,6 +130,13 @@ impl Meter {
                 server: Buckets::new(HANDSHAKES_NS),
             },
         }
+    }
+
+    /// Labels have the container or unit, too, by the path of a cgroup's id.
+    #[must_use]
+    pub fn by_container(mut self, path: impl Fn(u64) -> Option<CgroupPath> + 'static) -> Self {
+        self.services.paths = Some(Paths(Box::new(path)));
+        self
     }
 
     /// Takes the next event. `tally` has taken it before.

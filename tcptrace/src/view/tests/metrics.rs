@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::*;
 use crate::{
     model::{
+        container::CgroupPath,
         doctor::{self, Facts, Limits, facts::Listener},
         tally::{By, Tally, meter::Meter},
     },
@@ -22,6 +23,7 @@ fn exposition() -> Exposition {
     Exposition {
         counts: meter.counts([].into_iter(), &tally, 1),
         by_comm: true,
+        by_container: false,
         findings: doctor::count(&Facts::default(), &Limits::default()),
         events: 7,
         lost: Loss { full: [1, 2, 3, 4, 5, 6], skipped: 7, unreadable: 8, gaps: 9, beyond: 10 },
@@ -35,6 +37,41 @@ fn exposition() -> Exposition {
 
 fn text(format: Format) -> String {
     encode(&registry(exposition()), format)
+}
+
+/// A container with two cgroups has one label, and what is not known another.
+#[test]
+fn containers() {
+    let id = "4fc2a1".repeat(12).split_off(8);
+    let mut tally = Tally::new(By::Port, 32_768..=60_999, false);
+    let paths = [
+        format!("/docker/{id}"),
+        format!("/docker/{id}/init.scope"),
+        "/system.slice/nginx.service".to_owned(),
+    ];
+    let mut meter = Meter::new(200, false).by_container(move |cgroup| {
+        Some(CgroupPath::from(&**paths.get(usize::try_from(cgroup).ok()?.checked_sub(1)?)?))
+    });
+    let opened = events().into_iter().find(|event| event.old == Some(State::LISTEN)).unwrap();
+    for cgroup in [None, Some(1), Some(2), Some(3), Some(4)] {
+        let event = Event { cgroup, ..opened.clone() };
+        tally.event(&event);
+        meter.event(&event, &tally);
+    }
+    let counts = meter.counts([].into_iter(), &tally, 1);
+    let text = encode(
+        &registry(Exposition { counts, by_comm: false, by_container: true, ..exposition() }),
+        Format::Prometheus,
+    );
+    let mut opened: Vec<_> =
+        text.lines().filter(|line| line.starts_with("tcptrace_connections_opened_total{")).collect();
+    opened.sort_unstable();
+    let line = |container, count| {
+        format!(
+            "tcptrace_connections_opened_total{{port=\"443\",container=\"{container}\",role=\"server\"}} {count}"
+        )
+    };
+    assert_eq!(opened, [line(&id[..], 2), line("nginx.service", 1), line("unknown", 2)]);
 }
 
 #[test]

@@ -1,11 +1,12 @@
 //! Which services have a label of their own: a bounded number, each for good.
 
-use std::iter;
+use std::{fmt, iter};
 
 use rustc_hash::FxHashMap;
 
 use super::{Service, Side};
 use crate::model::{
+    container::{CgroupPath, Home},
     event::Comm,
     socket::Socket,
     state::State,
@@ -16,12 +17,23 @@ use crate::model::{
 };
 
 /// What a service is called.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Label {
     /// Its port; `None`: all that has no label of its own.
     pub port: Option<u16>,
     /// The owner's name, where labels have one and it is known.
     pub comm: Option<Comm>,
+    /// The container or unit, where labels have one and it is known.
+    pub container: Option<Home>,
+}
+
+/// Tells the path of a cgroup by its id.
+pub(super) struct Paths(pub(super) Box<dyn Fn(u64) -> Option<CgroupPath>>);
+
+impl fmt::Debug for Paths {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Paths")
+    }
 }
 
 /// Which side of a service an event or socket is.
@@ -31,6 +43,8 @@ pub(super) type Choice = fn(&mut Service) -> &mut Side;
 #[derive(Debug)]
 pub(super) struct Services {
     by_comm: bool,
+    /// Where labels have the container or unit.
+    pub(super) paths: Option<Paths>,
     /// How many may have a label of their own.
     limit: usize,
     /// How many of those that have are services of others.
@@ -45,6 +59,7 @@ impl Services {
     pub(super) fn new(limit: usize, by_comm: bool) -> Self {
         Self {
             by_comm,
+            paths: None,
             limit,
             others: 0,
             rest: Service::new(Label::default()),
@@ -57,16 +72,17 @@ impl Services {
     /// given to that service. Labels are given to whoever comes first, but services of others get half of them at most:
     /// this host's are not many, and it may well look through all ports of another.
     pub(super) fn of(&mut self, facts: &Facts<'_>, tally: &Tally, claims: bool) -> (&mut Service, Choice) {
-        let Self { by_comm, limit, others, rest, places, own } = self;
+        let Self { by_comm, paths, limit, others, rest, places, own } = self;
         let Whose { ours, port } = tally.service(facts.tuple, facts.role);
         let side: Choice = if ours { |service| &mut service.server } else { |service| &mut service.client };
         let comm = facts.owner.map(|owner| owner.comm).filter(|_| *by_comm);
-        let label = Label { port, comm };
+        let path = paths.as_ref().filter(|_| facts.cgroup != 0).and_then(|paths| paths.0(facts.cgroup));
+        let label = Label { port, comm, container: path.map(Home) };
         let room = own.len() < *limit && (ours || *others < limit.div_ceil(2));
         if port.is_some() && claims && room && !places.contains_key(&label) {
             *others += usize::from(!ours);
-            places.insert(label, own.len());
-            own.push(Service::new(label));
+            places.insert(label.clone(), own.len());
+            own.push(Service::new(label.clone()));
         }
         (places.get(&label).and_then(|place| own.get_mut(*place)).unwrap_or(rest), side)
     }

@@ -179,8 +179,8 @@ fn owners_are_told_apart_when_asked_for() {
     }
     let counts = count(&mut meter, &NOBODY);
     let labels: Vec<_> =
-        counts.services.iter().map(|Service { label, server, .. }| (*label, server.opened)).collect();
-    let named = |name| Label { port: Some(443), comm: Some(owner(name).comm) };
+        counts.services.iter().map(|Service { label, server, .. }| (label.clone(), server.opened)).collect();
+    let named = |name| Label { port: Some(443), comm: Some(owner(name).comm), container: None };
     assert_eq!(labels, [(Label::default(), 1), (named("a"), 1), (named("b"), 1)]);
 }
 
@@ -221,7 +221,7 @@ proptest! {
             meter.event(&Event { owner: Some(owner(&name.to_string())), ..event });
             let counts = count(&mut meter, &NOBODY);
             let opened = |service: &Service| service.server.opened + service.client.opened;
-            let now: Vec<_> = counts.services.iter().map(|service| (service.label, opened(service))).collect();
+            let now: Vec<_> = counts.services.iter().map(|service| (service.label.clone(), opened(service))).collect();
             prop_assert!(now.len() <= limit + 1);
             prop_assert_eq!(now.iter().map(|(_, opened)| opened).sum::<u64>(), number);
             for ((label, before), (again, now)) in before.iter().zip(&now) {
