@@ -13,6 +13,7 @@ use crate::{
         event::Event,
         netns::scenario,
         process::{Process, lines_of},
+        serve::{Metrics, Serve},
         story::End,
         tables::{Tables, sockets},
         trace::{Trace, await_attached},
@@ -138,6 +139,38 @@ fn rows_of_containers() {
         for actor in actors {
             actor.exit();
         }
+    });
+}
+
+/// A container's control groups have one label in metrics, a unit another.
+#[test]
+fn the_label() {
+    scenario(|net| {
+        let mut tree = Tree::of(&format!("docker-{ID}.scope/one"));
+        tree.0.push(Cgroup::named(tree.0.get(1), "two"));
+        let unit = Tree::of("system.slice/nginx.service");
+        let serve = Serve::of(net, &["--by-container"]);
+        let actors = [within(&tree.0[2], "one"), within(tree.leaf(), "two"), within(unit.leaf(), "nginx")];
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        for actor in &actors {
+            actor.connect(port);
+        }
+        let port = port.to_string();
+        let count = |metrics: &Metrics, name, container| {
+            metrics.sum(name, &[("port", &port), ("role", "client"), ("container", container)])
+        };
+        let opened = "tcptrace_connections_opened_total";
+        let metrics = serve.until("all are counted", |metrics| {
+            count(metrics, opened, ID) == 2 && count(metrics, opened, "nginx.service") == 1
+        });
+        let all = metrics.sum("tcptrace_sockets", &[("port", &port), ("role", "client")]);
+        let of = |container| count(&metrics, "tcptrace_sockets", container);
+        assert_eq!((all, of(ID), of("nginx.service")), (3, 2, 1), "{metrics}");
+        for actor in actors {
+            actor.exit();
+        }
+        serve.stop();
     });
 }
 
