@@ -25,6 +25,7 @@ const METRICS: &str = "Metrics";
 
 /// The flags of `serve`.
 #[derive(Clone, Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub struct Serve {
     /// Where to listen; beyond loopback only with TLS, a token, or --insecure
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:9469", value_parser = values::endpoint, help_heading = SERVING)]
