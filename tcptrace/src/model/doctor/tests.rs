@@ -153,6 +153,10 @@ fn rows() -> Vec<Row> {
             ..facts()
         }),
         row("short-connections", "rate", From, |rate| lives(whole(rate * 10.0), 0.01, 0.01)),
+        row("short-connections", "count", From, |count| Facts {
+            watched_ns: SECOND,
+            ..lives(whole(count), 0.01, 0.01)
+        }),
         row("short-connections", "part", UpTo, |part| lives(100, 0.01, part / 100.0 * 0.01)),
         row("short-connections", "round-trip", From, |trip| lives(100, trip, trip)),
         row("sysctls", "ports", Below, |count| Facts {
@@ -237,7 +241,14 @@ fn severities() {
         namespaces: vec![namespace(Snmp { req_queue_full_do_cookies: cookies, ..Snmp::default() }, &[])],
         ..standing(State::SYN_RECV, 128, 0, 1.0)
     };
+    let listening = |laddr| {
+        let listener =
+            Listener { tuple: Tuple { laddr, lport: 1000, ..Tuple::default() }, ..Listener::default() };
+        Facts { listeners: vec![listener], ..strays(true, 1, 10) }
+    };
     for (what, facts, expected) in [
+        ("nobody listens there", listening(addr(2)), Some(Warning)),
+        ("somebody does", listening(addr(1)), None),
         ("descriptors are left", full(94), Some(Warning)),
         ("hardly any are", full(95), Some(Critical)),
         ("a queue that is nearly full", queue(127, 128, 0, 0), Some(Warning)),

@@ -12,7 +12,7 @@ use crate::support::{
     netns::scenario,
     segment::{ACK, RST, SYN, Segment, WINDOW},
     tcp::{LOCALHOST, abort, await_reset, await_unread, connect, dial, send},
-    wire::{CLIENT, SERVER, To, Wire, wire_scenario},
+    wire::{CLIENT, SERVER, Seen, To, Wire, wire_scenario},
 };
 
 const ROUNDS: usize = 10;
@@ -165,6 +165,33 @@ fn half_of_a_path() {
         let strays = found.of("middlebox-resets");
         strays.is_warning().has("raddr", SERVER).has("rport", 80).counts(20);
         strays.says("10.99.0.2:80 sends segments of connections that are not here");
+    });
+}
+
+/// The same where the client has given them up itself, and the service has not heard of it yet: no wonder.
+#[test]
+fn late_segments() {
+    wire_scenario(|wire| {
+        let listener = wire.server.enter(|| TcpListener::bind((SERVER, 80)).unwrap());
+        let doctor = Doctor::of(wire.client, &[]);
+        let reset = |seen: &Seen| seen.to_server() && seen.segment.has(RST);
+        wire.lose(reset);
+        let connections: Vec<_> = (0..20).map(|_| connect(&listener)).collect();
+        let servers: Vec<TcpStream> = connections
+            .into_iter()
+            .map(|(client, server)| {
+                abort(client);
+                server
+            })
+            .collect();
+        wire.until_several("the RSTs of the close", 20, reset);
+        for server in &servers {
+            send(server, 1);
+        }
+        wire.until_several("those for what comes late", 40, reset);
+        doctor.finds(&[]);
+        wire.release();
+        servers.into_iter().for_each(abort);
     });
 }
 

@@ -57,7 +57,7 @@ fn short_connections() {
         let listener = wire.listen();
         let port = listener.local_addr().unwrap().port();
         wire.delay(Duration::from_millis(5), |_| true);
-        let doctor = Doctor::of(wire.client, &["short-connections.rate=1"]);
+        let doctor = Doctor::of(wire.client, &["short-connections.rate=1", "short-connections.count=10"]);
         for _ in 0..10 {
             let (client, server) = connect(&listener);
             send(&client, 10);

@@ -33,7 +33,11 @@ fn judge(facts: &Facts, limits: &Limits) -> Vec<Finding> {
         |stray: &&Stray| stray.ours && !on_port(facts, stray).any(|listener| hears(listener, stray.laddr));
     let closed: Vec<&Stray> = facts.strays.iter().filter(is_closed).collect();
     let mut ports: FxHashMap<(u32, Option<Addr>), FxHashSet<u16>> = FxHashMap::default();
-    for stray in &closed {
+    // From a port that could be a service's to ports that the kernel hands out: that need be no scan.
+    let anything = |stray: &&&Stray| {
+        facts.namespace(stray.netns).is_some_and(|namespace| namespace.hands_out(stray.port))
+    };
+    for stray in closed.iter().filter(|stray| !anything(stray)) {
         ports.entry((stray.netns, stray.raddr)).or_default().insert(stray.port);
     }
     let scans = |stray: &Stray| {

@@ -3,7 +3,7 @@
 use crate::model::doctor::{
     Facts, Finding, Group, Limits, Rule, Severity, Threshold, Unit,
     group::sum,
-    words::{percent, place, rate, span, whose},
+    words::{many, percent, place, rate, span, whose},
 };
 
 static RATE: Threshold = Threshold {
@@ -11,6 +11,12 @@ static RATE: Threshold = Threshold {
     default: 10.0,
     unit: Unit::PerSecond,
     why: "connections to one destination; fewer cost little",
+};
+static COUNT: Threshold = Threshold {
+    name: "count",
+    default: 50.0,
+    unit: Unit::Count,
+    why: "connections in the time watched; fewer are no habit",
 };
 static TRIPS: Threshold = Threshold {
     name: "part",
@@ -25,7 +31,8 @@ static TRIP: Threshold = Threshold {
     why: "shorter ones are in the same rack or host, where a handshake costs next to nothing",
 };
 
-pub(super) static RULE: Rule = Rule { name: "short-connections", thresholds: &[&RATE, &TRIPS, &TRIP], judge };
+pub(super) static RULE: Rule =
+    Rule { name: "short-connections", thresholds: &[&RATE, &COUNT, &TRIPS, &TRIP], judge };
 
 fn judge(facts: &Facts, limits: &Limits) -> Vec<Finding> {
     let mut findings = Vec::new();
@@ -35,7 +42,11 @@ fn judge(facts: &Facts, limits: &Limits) -> Vec<Finding> {
             continue;
         };
         let short = percent(open_ns, trip_ns) <= limits.of(&RULE, &TRIPS);
-        if !short || per_second < limits.of(&RULE, &RATE) || trip_ns < limits.ns(&RULE, &TRIP) {
+        if !short
+            || lives.count < limits.count(&RULE, &COUNT)
+            || per_second < limits.of(&RULE, &RATE)
+            || trip_ns < limits.ns(&RULE, &TRIP)
+        {
             continue;
         }
         let parts = facts.lives.iter().filter(|part| part.group.any_process() == lives.group.any_process());
@@ -50,8 +61,8 @@ fn judge(facts: &Facts, limits: &Limits) -> Vec<Finding> {
             Finding::new(&RULE, Severity::Warning, title)
                 .about(lives.group, lives.owner, lives.count)
                 .evidence(format!(
-                    "{} connections, open for {} on average; the handshake alone took {}",
-                    lives.count,
+                    "{}, open for {} on average; the handshake alone took {}",
+                    many(lives.count, "connection"),
                     span(open_ns),
                     span(trip_ns)
                 ))
