@@ -7,5 +7,6 @@ pub mod cli;
 pub mod commands;
 pub mod kernel;
 pub mod model;
+pub mod recording;
 pub mod source;
 pub mod view;

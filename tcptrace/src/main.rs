@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use tcptrace::{
     cli::{Cli, Command},
-    commands::{conns, doctor, empty, explain, hist, probes, rst, serve, top, trace, watch::Outcome},
+    commands::{conns, doctor, empty, explain, hist, probes, record, rst, serve, top, trace, watch::Outcome},
     model::doctor::Severity,
     view::Summary,
 };
@@ -52,6 +52,7 @@ fn main() -> ExitCode {
                     })
                 }
                 Command::Serve(args) => serve::run(args).await,
+                Command::Record(args) => record::run(args).await,
                 Command::Probes(args) => {
                     return Ok(ExitCode::from(if probes::run(args).await? { 0 } else { FAILED }));
                 }

@@ -76,6 +76,11 @@ fn help_of_hist() {
 }
 
 #[test]
+fn help_of_record() {
+    insta::assert_snapshot!(help(&["record", "--help"]));
+}
+
+#[test]
 fn help_of_rst() {
     insta::assert_snapshot!(help(&["rst", "--help"]));
 }

@@ -2,7 +2,7 @@
 
 use std::{num::NonZeroU64, path::PathBuf, time::Duration};
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Arg, Args, Parser, Subcommand, ValueEnum};
 
 use super::{
     serve::{SERVE_EXAMPLES, Serve},
@@ -12,6 +12,7 @@ use crate::{
     kernel::{KernelError, cgroup, netns},
     model::{
         doctor::Setting,
+        event::printable,
         filter::{Family, Filter},
         tally::{By, Sort},
     },
@@ -102,6 +103,26 @@ events. 200 more tell the cost; the kernel keeps statistics of BPF programs then
 
 Exit status: 0 all is seen; 1 could not run, or not all is seen; 2 wrong usage.";
 
+const RECORD_EXAMPLES: &str = "\
+Examples:
+  sudo tcptrace record -O /var/lib/tcptrace
+                                       a file each minute, by host and hour
+  sudo tcptrace record -O . -d 10m -L 443
+                                       ten minutes of port 443
+  sudo tcptrace record -O DIR --rotate 10s
+                                       a crash costs 10 s at most
+  tcptrace hist --from DIR             what port was in which state, at the end
+  tcptrace hist 1 --from DIR           the same for every second
+  tcptrace conns --from DIR --cause peer_rst
+  duckdb -c \"SELECT kind, count(*) FROM 'DIR/**/*.parquet' GROUP BY 1\"
+
+A file is complete when it appears: it is written under a hidden name, and
+renamed when it is on the disk. So a crash, or kill -9, costs what came after
+the last file: --rotate at most, and the moment that finishing a file takes.
+docs/recordings.md has the columns.
+
+Exit status: 0 done; 1 could not run; 2 wrong usage; 3 events lost with --strict.";
+
 const TOP_EXAMPLES: &str = "\
 Examples:
   sudo tcptrace top                    all of this host
@@ -142,8 +163,11 @@ pub enum Command {
     #[command(after_help = RST_EXAMPLES, max_term_width = 100)]
     Rst(Rst),
     /// Looks for 10 s (or as -d says), then tells what is wrong on this host, with evidence and the remedy
-    #[command(after_help = DOCTOR_EXAMPLES, max_term_width = 100)]
+    #[command(after_help = DOCTOR_EXAMPLES, max_term_width = 100, mut_args(hide_source))]
     Doctor(Doctor),
+    /// Records all of that into Parquet files, for --from and for SQL
+    #[command(after_help = RECORD_EXAMPLES, max_term_width = 100, mut_args(hide_printing))]
+    Record(Record),
     /// Prints what this kernel lets tcptrace see, proves it, and says what it costs
     #[command(after_help = PROBES_EXAMPLES, max_term_width = 100)]
     Probes(Probes),
@@ -151,7 +175,7 @@ pub enum Command {
     #[command(after_help = TOP_EXAMPLES, max_term_width = 100)]
     Top(Top),
     /// Serves what it counts to Prometheus, over HTTP
-    #[command(after_help = SERVE_EXAMPLES, max_term_width = 100)]
+    #[command(after_help = SERVE_EXAMPLES, max_term_width = 100, mut_args(hide_source))]
     Serve(Serve),
     /// Explains a state, a cause, a RST reason, a finding or a word of tcptrace's; needs no root
     #[command(after_help = EXPLAIN_EXAMPLES, max_term_width = 100)]
@@ -173,6 +197,7 @@ impl Command {
             Self::Top(args) => Some(&args.shared),
             Self::Doctor(args) => Some(&args.shared),
             Self::Serve(args) => Some(&args.shared),
+            Self::Record(args) => Some(&args.shared),
             Self::Probes(_) | Self::Explain(_) | Self::Empty => None,
         }
     }
@@ -204,6 +229,45 @@ pub struct Doctor {
     /// What all watching commands share.
     #[command(flatten)]
     pub shared: Shared,
+}
+
+/// The flags of `record`.
+#[derive(Clone, Debug, Args)]
+pub struct Record {
+    /// The folder to write to; made if it is not there
+    #[arg(short = 'O', long = "directory", value_name = "DIR", help_heading = RECORDING)]
+    pub directory: PathBuf,
+
+    /// Begin a new file this often, at whole minutes for 60s; a crash costs that much at most
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = values::rotation, help_heading = RECORDING)]
+    pub rotate: Duration,
+
+    /// Begin a new file before this one grows much larger
+    #[arg(long, value_name = "SIZE", default_value = "128M", value_parser = values::bytes, help_heading = RECORDING)]
+    pub max_file_size: u32,
+
+    /// The name of this host in folders, instead of its own
+    #[arg(long, value_name = "NAME", help_heading = RECORDING)]
+    pub host: Option<String>,
+
+    /// Record retransmitted segments and SYN-ACKs too
+    #[arg(short = 'r', long, help_heading = RECORDING)]
+    pub retransmits: bool,
+
+    /// What all watching commands share.
+    #[command(flatten)]
+    pub shared: Shared,
+}
+
+/// Leaves --from out of a help.
+fn hide_source(arg: Arg) -> Arg {
+    if arg.get_help_heading() == Some(SOURCE) { arg.hide(true) } else { arg }
+}
+
+/// Leaves flags of what prints out of a help, too.
+fn hide_printing(arg: Arg) -> Arg {
+    let arg = hide_source(arg);
+    if arg.get_help_heading() == Some(OUTPUT) { arg.hide(true) } else { arg }
 }
 
 /// The flags of `explain`.
@@ -327,7 +391,7 @@ pub struct Trace {
 
     /// Repeat the kernel's own words: CLOSE where a connection goes on in TIME_WAIT or as an orphan in
     /// FIN_WAIT2, and transitions from a state to itself
-    #[arg(long, help_heading = "Events")]
+    #[arg(long, conflicts_with = "from", help_heading = "Events")]
     pub raw: bool,
 
     /// What all watching commands share.
@@ -428,6 +492,10 @@ pub struct Shared {
     #[arg(long, help_heading = OUTPUT)]
     pub no_header: bool,
 
+    /// Read a recording instead: a file or a folder of `record`, or a file of -o json; needs no root
+    #[arg(long, value_name = "PATH", help_heading = SOURCE)]
+    pub from: Option<PathBuf>,
+
     /// Stop after N events
     #[arg(short, long, value_name = "N", value_parser = values::count, help_heading = STOPPING)]
     pub count: Option<NonZeroU64>,
@@ -458,17 +526,41 @@ pub struct Shared {
 const FILTERS: &str = "Filters (all must match; a list with commas matches any)";
 const OUTPUT: &str = "Output";
 const STOPPING: &str = "Stopping";
+const SOURCE: &str = "Source";
+const RECORDING: &str = "Recording";
 const OTHER: &str = "Other";
 const RULES: &str = "Rules";
 
 impl Shared {
     /// The filter, with names looked up on this host.
     pub fn filter(&self) -> Result<Filter, KernelError> {
+        let netns = self.netns.iter().flat_map(|names| &names.0);
+        let netns = netns.map(|name| netns::resolve(name)).collect::<Result<_, _>>()?;
+        let cgroups = self.cgroup.iter().map(|path| cgroup::resolve(path)).collect::<Result<_, _>>()?;
+        Ok(Filter { netns, cgroups, ..self.plain_filter() })
+    }
+
+    /// The filter of a recording, which may be of another host, or of other days of this one.
+    pub fn recorded_filter(&self) -> anyhow::Result<Filter> {
+        let number = |name: &String| {
+            name.parse().map_err(|_| {
+                let name = printable(name);
+                anyhow::anyhow!(
+                    "cannot look up network namespace {name}\nwhy: a recording has their inode numbers, no names\nfix: give the number; tcptrace --from ... -w shows it"
+                )
+            })
+        };
+        let netns = self.netns.iter().flat_map(|names| &names.0).map(number).collect::<Result<_, _>>()?;
+        let cgroups = self.cgroup.iter().map(|path| cgroup::named(path)).collect();
+        Ok(Filter { netns, cgroups, ..self.plain_filter() })
+    }
+
+    /// The part of it that is no matter of the host.
+    fn plain_filter(&self) -> Filter {
         let numbers = |list: &Option<Numbers>| list.clone().unwrap_or_default().0;
         let ports = |list: &Option<Ports>| list.clone().unwrap_or_default().0;
         let blocks = |list: &Option<Blocks>| list.clone().unwrap_or_default().0;
-        let netns = self.netns.iter().flat_map(|names| &names.0);
-        Ok(Filter {
+        Filter {
             pids: numbers(&self.pid),
             comms: self.comm.clone().unwrap_or_default().0,
             lports: ports(&self.lport),
@@ -482,11 +574,10 @@ impl Shared {
                 (_, true) => Some(Family::V6),
                 _ => None,
             },
-            netns: netns.map(|name| netns::resolve(name)).collect::<Result<_, _>>()?,
             uids: numbers(&self.uid),
-            cgroups: self.cgroup.iter().map(|path| cgroup::resolve(path)).collect::<Result<_, _>>()?,
             containers: self.container.clone().unwrap_or_default().0,
             states: self.state.clone().unwrap_or_default().0,
-        })
+            ..Filter::default()
+        }
     }
 }

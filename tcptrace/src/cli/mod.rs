@@ -5,6 +5,7 @@ mod serve;
 mod values;
 
 pub use args::{
-    Cli, Color, Command, Conns, Doctor, Explain, Format, Hist, Periods, Probes, Rst, Shared, Top, Trace,
+    Cli, Color, Command, Conns, Doctor, Explain, Format, Hist, Periods, Probes, Record, Rst, Shared, Top,
+    Trace,
 };
 pub use serve::Serve;

@@ -143,6 +143,15 @@ pub(super) fn interval(text: &str) -> Result<Duration, String> {
     Ok(interval)
 }
 
+/// The time of a file.
+pub(super) fn rotation(text: &str) -> Result<Duration, String> {
+    let time = duration(text)?;
+    if time < Duration::from_secs(1) {
+        return Err(format!("{text} is too short: write 1s or more"));
+    }
+    Ok(time)
+}
+
 /// A number of tables, one at least.
 pub(super) fn tables(text: &str) -> Result<NonZeroU64, String> {
     text.parse().map_err(|_| format!("{text} is no number of tables: write 1 or more"))

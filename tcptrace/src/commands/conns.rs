@@ -11,6 +11,7 @@ use crate::{cli::Conns, model::event::Event, view::Connections};
 pub async fn run(args: &Conns) -> anyhow::Result<Outcome> {
     let wanted = args.clone();
     let plan = Plan {
+        happens: false,
         whole: true,
         open: args.live,
         shows: Box::new(move |event| shows(&wanted, event)),

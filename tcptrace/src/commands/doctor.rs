@@ -41,6 +41,11 @@ pub async fn run(args: &Args) -> anyhow::Result<(Outcome, Option<Severity>)> {
     if args.shared.output == Format::Csv {
         anyhow::bail!("doctor prints no CSV\nwhy: findings are no table\nfix: tcptrace doctor -o json");
     }
+    if args.shared.from.is_some() {
+        anyhow::bail!(
+            "doctor looks at a host that runs\nwhy: a recording has no settings, queues or timers of it\nfix: tcptrace hist, conns or rst --from"
+        );
+    }
     let mut settings = config::settings(args.config.as_deref())?;
     settings.extend_from_slice(&args.set);
     let duration = args.shared.duration.unwrap_or(USUAL);

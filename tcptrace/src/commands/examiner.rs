@@ -1,6 +1,6 @@
 //! What the commands that judge a host have in common: facts are gathered while it is watched, and judged when it is time.
 
-use super::sink::{Moment, Scene};
+use super::sink::{Known, Moment, Scene};
 use crate::{
     kernel::processes,
     model::{
@@ -50,8 +50,10 @@ impl Examiner {
     pub(super) fn facts(&self, scene: &Scene<'_>, tally: &Tally) -> Facts {
         let mut facts = self.watch.facts(scene.sockets(), tally, scene.now_ns);
         facts.filtered = !scene.counts_all();
+        // A recording's processes are not those of this host.
+        let most = if matches!(scene.known, Known::Tracker(_)) { PROCESSES } else { 0 };
         let descriptors = |pid| Some((pid, processes::descriptors(pid)?));
-        facts.processes = facts.suspects(PROCESSES).into_iter().filter_map(descriptors).collect();
+        facts.processes = facts.suspects(most).into_iter().filter_map(descriptors).collect();
         facts
     }
 

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     cli::Hist,
-    kernel::{cgroup::Paths, survey::ephemeral_ports},
+    kernel::cgroup::Paths,
     model::{
         event::Event,
         filter::Filter,
@@ -24,7 +24,7 @@ pub async fn run(args: &Hist) -> anyhow::Result<Outcome> {
         let tables = Tables {
             args,
             paths: (args.by == By::Container).then(|| start.paths.clone()),
-            tally: Tally::new(args.by, ephemeral_ports(), args.time_in_state)
+            tally: Tally::new(args.by, start.ephemeral.clone(), args.time_in_state)
                 .limited_to(args.shared.max_sockets),
         };
         Ok(Printer::new(tables, &args.shared, &args.periods, start))

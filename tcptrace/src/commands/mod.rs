@@ -9,6 +9,8 @@ pub mod hist;
 pub mod lines;
 mod periods;
 pub mod probes;
+pub mod record;
+mod replay;
 pub mod rst;
 mod self_test;
 pub mod serve;

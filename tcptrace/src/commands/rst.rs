@@ -7,7 +7,6 @@ use super::{
 };
 use crate::{
     cli::Rst,
-    kernel::survey::ephemeral_ports,
     model::{
         event::Event,
         filter::Filter,
@@ -22,7 +21,7 @@ pub async fn run(args: &Rst) -> anyhow::Result<Outcome> {
     watch::run(Plan::new(&args.shared), |start| {
         let ledger = Ledger {
             top: args.top,
-            tally: Tally::new(By::Port, ephemeral_ports(), false).limited_to(args.shared.max_sockets),
+            tally: Tally::new(By::Port, start.ephemeral.clone(), false).limited_to(args.shared.max_sockets),
             reasons: start.reasons,
             since_ns: start.now_ns,
         };

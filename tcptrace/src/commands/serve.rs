@@ -42,6 +42,11 @@ pub async fn run(args: &Args) -> anyhow::Result<Outcome> {
             "serve prints nothing\nwhy: what it counts is at /metrics, in a format that the client chooses\nfix: leave out -o"
         );
     }
+    if args.shared.from.is_some() {
+        anyhow::bail!(
+            "serve watches the kernel\nwhy: metrics are of now, a recording is of then\nfix: leave out --from; tcptrace hist --from counts what a recording has"
+        );
+    }
     // Ports and files that only root may have: they are taken before the rights are dropped.
     let door = Door::open(args)?;
     let limits = Limits(config::settings(None)?);
@@ -69,7 +74,7 @@ struct Serve {
 
 impl Serve {
     fn begin(args: &Args, door: Door, limits: Limits, start: &Start<'_>) -> anyhow::Result<Self> {
-        let runs = args.kernel_stats.then(|| Runs::begin(start.attached)).transpose().map_err(|error| {
+        let runs = start.attached.filter(|_| args.kernel_stats).map(Runs::begin).transpose().map_err(|error| {
             anyhow::anyhow!(
                 "the kernel does not measure what the probes cost\nwhy: {error}\nfix: leave out --kernel-stats, or run as root"
             )

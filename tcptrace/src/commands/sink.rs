@@ -1,7 +1,9 @@
 //! What a command makes of what [`watch`](super::watch) brings it.
 
+use std::ops::RangeInclusive;
+
 use crate::{
-    cli::Shared,
+    cli::{Format, Shared},
     kernel::{attach::Attached, cgroup::Paths, clock::Clock, survey::Scope},
     model::{
         event::Event,
@@ -9,6 +11,7 @@ use crate::{
         found::Survey,
         loss::Loss,
         socket::Socket,
+        standing::Standing,
         tracker::Tracker,
     },
     view::{Summary, output::Output},
@@ -16,7 +19,7 @@ use crate::{
 
 /// What a command makes of what happens.
 pub trait Sink {
-    /// What the user wants to see happened. With [`Plan::whole`] only whole connections, otherwise all else.
+    /// What the user wants to see happened: what [`Plan::happens`] and [`Plan::whole`] ask for.
     fn event(&mut self, event: &Event);
 
     /// Records were lost here, before `ts_ns`.
@@ -58,8 +61,18 @@ pub trait Sink {
         std::future::pending()
     }
 
+    /// Whether it can take more now. What it cannot take waits in the ring.
+    fn has_room(&self) -> bool {
+        true
+    }
+
     /// Whether it has had enough.
     fn full(&self) -> bool {
+        false
+    }
+
+    /// Whether it goes on when a recording is over, until the user has had enough.
+    fn stays(&self) -> bool {
         false
     }
 
@@ -76,7 +89,7 @@ pub trait Sink {
 /// What there is to draw from.
 #[derive(Clone, Copy)]
 pub struct Scene<'a> {
-    pub(super) tracker: &'a Tracker,
+    pub(super) known: Known<'a>,
     pub(super) filter: &'a Filter,
     pub(super) paths: &'a Paths,
     /// Now, `CLOCK_MONOTONIC` in ns.
@@ -85,6 +98,25 @@ pub struct Scene<'a> {
     pub summary: Summary,
     /// When in the run that is.
     pub moment: Moment,
+}
+
+/// Who knows the full sockets that exist.
+#[derive(Clone, Copy)]
+pub(super) enum Known<'a> {
+    /// Of the host that is watched.
+    Tracker(&'a Tracker),
+    /// Of a recording.
+    Standing(&'a Standing),
+}
+
+impl<'a> Known<'a> {
+    fn sockets(self) -> impl Iterator<Item = Socket> + Clone + use<'a> {
+        let (tracker, standing) = match self {
+            Self::Tracker(tracker) => (Some(tracker.sockets()), None),
+            Self::Standing(standing) => (None, Some(standing.sockets())),
+        };
+        tracker.into_iter().flatten().chain(standing.into_iter().flatten())
+    }
 }
 
 /// When something is drawn.
@@ -109,7 +141,7 @@ impl<'a> Scene<'a> {
     pub fn sockets(&self) -> impl Iterator<Item = Socket> + Clone + use<'a> {
         let Self { filter, paths, now_ns, .. } = *self;
         let all = *filter == Filter::default();
-        self.tracker.sockets().filter(move |socket| {
+        self.known.sockets().filter(move |socket| {
             let path = || paths.get(socket.cgroup).filter(|_| socket.cgroup != 0);
             let event =
                 || Event { cgroup_path: filter.needs_paths().then(path).flatten(), ..socket.event(now_ns) };
@@ -138,10 +170,14 @@ pub struct Plan<'a> {
     pub retransmits: bool,
     /// Repeat the kernel's own words.
     pub raw: bool,
-    /// Tell whole connections, and only those.
+    /// Tell what happens to connections.
+    pub happens: bool,
+    /// Tell whole connections.
     pub whole: bool,
     /// Begin with the connections that are open.
     pub open: bool,
+    /// Look up the paths of cgroups.
+    pub paths: bool,
     /// What else a line must be to be shown.
     pub shows: Box<dyn Fn(&Event) -> bool>,
 }
@@ -150,7 +186,16 @@ impl<'a> Plan<'a> {
     /// For who wants all that happens, but for what is asked for by name.
     #[must_use]
     pub fn new(shared: &'a Shared) -> Self {
-        Self { shared, retransmits: false, raw: false, whole: false, open: false, shows: Box::new(|_| true) }
+        Self {
+            shared,
+            retransmits: false,
+            raw: false,
+            happens: true,
+            whole: false,
+            open: false,
+            paths: shared.output != Format::Text || shared.wide,
+            shows: Box::new(|_| true),
+        }
     }
 }
 
@@ -162,10 +207,14 @@ pub struct Start<'a> {
     pub now_ns: u64,
     /// Where it will be shown.
     pub output: &'a Output,
-    /// The probes.
-    pub attached: &'a Attached,
+    /// The probes; a recording has none.
+    pub attached: Option<&'a Attached>,
     /// The paths of cgroups.
     pub paths: &'a Paths,
-    /// Whether this kernel reports RSTs that belong to no socket, and gives reasons (6.10 on).
+    /// Whether the kernel reports RSTs that belong to no socket, and gives reasons (6.10 on).
     pub reasons: bool,
+    /// The name and the kernel of the host that is shown.
+    pub host: (String, String),
+    /// The ports that its kernel hands out.
+    pub ephemeral: RangeInclusive<u16>,
 }

@@ -15,11 +15,7 @@ use super::{
 };
 use crate::{
     cli::{Format, Top as Args},
-    kernel::{
-        clock, config,
-        survey::{Scope, ephemeral_ports},
-        usage,
-    },
+    kernel::{clock, config, survey::Scope, usage},
     model::{
         doctor::{Finding, Limits},
         event::{Event, Kind},
@@ -101,13 +97,13 @@ impl Live {
             })
             .context("keys cannot be read")?;
         Ok(Self {
-            tally: Tally::new(By::Port, ephemeral_ports(), false).limited_to(args.shared.max_sockets),
+            tally: Tally::new(By::Port, start.ephemeral.clone(), false).limited_to(args.shared.max_sockets),
             examiner: Examiner::new(limits),
             top: Top::new(start.clock, colored(args.shared.color), Box::new(move |id| paths.get(id))),
             screen,
             keys,
             reasons: start.reasons,
-            host: usage::host(),
+            host: start.host.clone(),
             table_ns: start.now_ns,
             frame_ns: 0,
             changed: true,
@@ -248,6 +244,10 @@ impl Sink for Live {
 
     fn full(&self) -> bool {
         self.top.over()
+    }
+
+    fn stays(&self) -> bool {
+        true
     }
 
     fn end(&mut self, _summary: &Summary) {}

@@ -11,21 +11,23 @@ use tcptrace_common::record::{CloseDetail, Record};
 use tokio::time::{Instant, sleep_until};
 
 use super::{
-    sink::{Moment, Plan, Scene, Sink, Start, admits},
+    replay,
+    sink::{Known, Moment, Plan, Scene, Sink, Start, admits},
     stop::Stop,
     survey::{Checked, Surveyor},
 };
 use crate::{
-    cli::Format,
     kernel::{
         attach::{Settings, Sight},
         cgroup::Paths,
         clock,
         clock::Clock,
+        survey::ephemeral_ports,
+        usage,
     },
     model::{
         event::{Event, Kind, OwnerSource, printable},
-        filter::Verdict,
+        filter::{Filter, Verdict},
         found::Survey,
         gate::Gate,
         loss::Loss,
@@ -60,12 +62,15 @@ const RECONCILE: Duration = Duration::from_secs(10);
 /// The same without a reason.
 const RECONCILE_IDLE: Duration = Duration::from_mins(1);
 
-/// Watches until it is told to stop.
+/// Watches until it is told to stop, or plays a recording.
 pub async fn run<S: Sink>(
     plan: Plan<'_>,
     sink: impl FnOnce(&Start<'_>) -> anyhow::Result<S>,
 ) -> anyhow::Result<Outcome> {
     let shared = plan.shared;
+    if let Some(path) = &shared.from {
+        return Box::pin(replay::run(plan, path, sink)).await;
+    }
     let filter = shared.filter()?;
     let mut output = Output::stdout().context("cannot use stdout")?;
     let mut stop = Stop::new().context("cannot listen for signals")?;
@@ -89,9 +94,11 @@ pub async fn run<S: Sink>(
         clock,
         now_ns: clock::monotonic_ns(),
         output: &output,
-        attached: source.attached(),
+        attached: Some(source.attached()),
         paths: &paths,
         reasons: !reasons.is_empty(),
+        host: usage::host(),
+        ephemeral: ephemeral_ports(),
     })?;
     stop.after(shared.duration);
     let mut stream = Stream {
@@ -103,26 +110,17 @@ pub async fn run<S: Sink>(
         reconcile_at: Instant::now() + RECONCILE,
         reconcile_idle_at: Instant::now() + RECONCILE_IDLE,
         looked: false,
-        shown: Shown {
-            clock,
-            // A path costs a look-up per event, so only who asks for it pays.
-            with_paths: shared.output != Format::Text || shared.wide || filter.needs_paths(),
-            paths,
-            sink,
-            events: 0,
-            limit: shared.count,
-            lost: Loss::default(),
-            whole: plan.whole,
-            open: plan.open,
-            shows: plan.shows,
-            gate: Gate::new(filter),
-        },
+        shown: Shown::new(plan, filter, clock, paths, sink),
     };
     let finished = match watch(&mut stream, &mut source, &mut output, &mut stop).await {
         Ok(()) => finish(&mut stream, &mut source, &mut output).await,
         Err(error) => Err(error),
     };
-    let summary = stream.shown.summary();
+    outcome(finished, stream.shown.summary(clock::monotonic_ns()))
+}
+
+/// How a run ended that came to its end, or to an error of its output.
+pub(super) fn outcome(finished: io::Result<()>, summary: Summary) -> anyhow::Result<Outcome> {
     match finished {
         Ok(()) => Ok(Outcome { summary, cut_short: false }),
         // Whoever read has read enough.
@@ -152,7 +150,7 @@ async fn watch<S: Sink>(
         if let Some(columns) = output.columns() {
             stream.shown.sink.resize(columns);
         }
-        more = stream.pump(source);
+        more = stream.shown.sink.has_room() && stream.pump(source);
         stream.draw();
         stream.ask();
         stream.shown.sink.take(output.buffer());
@@ -170,16 +168,12 @@ async fn finish<S: Sink>(stream: &mut Stream<S>, source: &mut Live, output: &mut
     log::info!("the ring carried {records} records in {bytes} bytes");
     let _ = tokio::time::timeout(PATIENCE, stream.settle()).await;
     stream.time_out();
-    let left_out = stream.shown.gate.left_out();
-    if left_out > 0 {
-        log::warn!(
-            "{left_out} events were left out: too many connections whose owner or user was not known yet"
-        );
-    }
-    stream.shown.draw(&stream.tracker, Moment::End);
-    let summary = stream.shown.summary();
-    stream.shown.sink.end(&summary);
-    stream.shown.sink.take(output.buffer());
+    let Stream { tracker, shown, .. } = stream;
+    shown.end(Known::Tracker(tracker), clock::monotonic_ns(), output).await
+}
+
+/// Writes what is left, as long as somebody reads.
+async fn write_rest(output: &mut Output) -> io::Result<()> {
     match tokio::time::timeout(GRACE, output.flush()).await {
         Ok(flushed) => flushed,
         Err(_elapsed) => Err(io::Error::new(
@@ -312,7 +306,7 @@ impl<S: Sink> Stream<S> {
             return;
         }
         *looked = false;
-        shown.draw(tracker, Moment::Due);
+        shown.draw(Known::Tracker(tracker), clock::monotonic_ns(), Moment::Due);
     }
 
     /// When there is something to do whatever the source brings.
@@ -335,7 +329,7 @@ impl<S: Sink> Stream<S> {
         let now_ns = clock::monotonic_ns();
         match answer {
             Answer::Look(survey) => {
-                shown.sink.surveyed(&survey, shown.gate.filter(), now_ns);
+                shown.surveyed(&survey, now_ns);
                 self.catch_up();
             }
             Answer::Survey(survey) => {
@@ -345,7 +339,7 @@ impl<S: Sink> Stream<S> {
                     survey.sockets.len(),
                     self.backlog.len()
                 );
-                shown.sink.surveyed(&survey, shown.gate.filter(), now_ns);
+                shown.surveyed(&survey, now_ns);
                 tracker.adopt(&survey, now_ns, &mut |event| shown.open(event, first));
                 if first {
                     self.begun = true;
@@ -358,7 +352,7 @@ impl<S: Sink> Stream<S> {
                 }
                 self.catch_up();
                 if first {
-                    self.shown.draw(&self.tracker, Moment::Begin);
+                    self.shown.draw(Known::Tracker(&self.tracker), clock::monotonic_ns(), Moment::Begin);
                 }
             }
             Answer::Checked(checked) => {
@@ -406,34 +400,60 @@ impl<S: Sink> Stream<S> {
     }
 }
 
-/// What comes out of the tracker and is wanted, on its way to the sink.
-struct Shown<S> {
+/// What comes out of the tracker, or of a recording, and is wanted, on its way to the sink.
+pub(super) struct Shown<S> {
     gate: Gate,
     clock: Clock,
     paths: Paths,
     /// Whether events have the paths of their cgroups.
     with_paths: bool,
-    sink: S,
+    pub(super) sink: S,
     /// Events handed on, and how many may be.
     events: u64,
     limit: Option<NonZeroU64>,
     lost: Loss,
+    happens: bool,
     whole: bool,
     open: bool,
     shows: Box<dyn Fn(&Event) -> bool>,
 }
 
 impl<S: Sink> Shown<S> {
-    fn full(&self) -> bool {
+    pub(super) fn new(plan: Plan<'_>, filter: Filter, clock: Clock, paths: Paths, sink: S) -> Self {
+        let Plan { shared, happens, whole, open, shows, .. } = plan;
+        let with_paths = plan.paths || filter.needs_paths();
+        Self {
+            gate: Gate::new(filter),
+            clock,
+            // A path costs a look-up per event, so only who asks for it pays; rows of a recording have theirs.
+            with_paths: with_paths && shared.from.is_none(),
+            paths,
+            sink,
+            events: 0,
+            limit: shared.count,
+            lost: Loss::default(),
+            happens,
+            whole,
+            open,
+            shows,
+        }
+    }
+
+    pub(super) fn full(&self) -> bool {
         self.limit.is_some_and(|limit| self.events >= limit.get()) || self.sink.full()
     }
 
-    fn pass(&mut self, event: Event) -> Fate {
+    pub(super) fn surveyed(&mut self, survey: &Survey, now_ns: u64) {
+        self.sink.surveyed(survey, self.gate.filter(), now_ns);
+    }
+
+    pub(super) fn pass(&mut self, event: Event) -> Fate {
         let event = self.with_path(event);
-        let Self { gate, sink, events, limit, whole, shows, .. } = self;
+        let Self { gate, sink, events, limit, happens, whole, shows, .. } = self;
         gate.pass(event, &mut |event| {
             let room = limit.is_none_or(|limit| *events < limit.get());
-            if (event.kind == Kind::Connection) == *whole && room && shows(&event) {
+            let wanted = if event.kind == Kind::Connection { *whole } else { *happens };
+            if wanted && room && shows(&event) {
                 *events += 1;
                 sink.event(&event);
             }
@@ -441,7 +461,7 @@ impl<S: Sink> Shown<S> {
     }
 
     /// A connection that a survey found open.
-    fn open(&mut self, event: Event, first: bool) -> Fate {
+    pub(super) fn open(&mut self, event: Event, first: bool) -> Fate {
         let event = self.with_path(event);
         let filter = self.gate.filter();
         let fate = if filter.judge_socket(&event) == Verdict::Refuse { Fate::Forget } else { Fate::Keep };
@@ -452,16 +472,30 @@ impl<S: Sink> Shown<S> {
         fate
     }
 
-    fn lose(&mut self, ts_ns: u64, lost: &Loss) {
+    pub(super) fn lose(&mut self, ts_ns: u64, lost: &Loss) {
         self.lost += *lost;
         self.sink.lost(ts_ns, lost);
     }
 
-    fn draw(&mut self, tracker: &Tracker, moment: Moment) {
-        let summary = self.summary();
-        let now_ns = summary.ts_ns;
+    pub(super) fn draw(&mut self, known: Known<'_>, now_ns: u64, moment: Moment) {
+        let summary = self.summary(now_ns);
         let Self { gate, paths, .. } = self;
-        self.sink.draw(&Scene { tracker, filter: gate.filter(), paths, now_ns, summary, moment });
+        self.sink.draw(&Scene { known, filter: gate.filter(), paths, now_ns, summary, moment });
+    }
+
+    /// Nothing comes any more.
+    pub(super) async fn end(&mut self, known: Known<'_>, now_ns: u64, output: &mut Output) -> io::Result<()> {
+        let left_out = self.gate.left_out();
+        if left_out > 0 {
+            log::warn!(
+                "{left_out} events were left out: too many connections whose owner or user was not known yet"
+            );
+        }
+        self.draw(known, now_ns, Moment::End);
+        let summary = self.summary(now_ns);
+        self.sink.end(&summary);
+        self.sink.take(output.buffer());
+        write_rest(output).await
     }
 
     fn with_path(&self, event: Event) -> Event {
@@ -471,8 +505,7 @@ impl<S: Sink> Shown<S> {
         Event { cgroup_path: event.cgroup.and_then(|id| self.paths.get(id)), ..event }
     }
 
-    fn summary(&self) -> Summary {
-        let ts_ns = clock::monotonic_ns();
+    pub(super) fn summary(&self, ts_ns: u64) -> Summary {
         Summary {
             ts_ns,
             events: self.events,

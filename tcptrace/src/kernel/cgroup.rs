@@ -61,6 +61,14 @@ fn name(below: &Path) -> Arc<str> {
     Arc::from(format!("/{}", below.to_string_lossy()))
 }
 
+/// The cgroup of a path that need not be on this host, given as for [`resolve`].
+#[must_use]
+pub fn named(path: &str) -> Cgroup {
+    let below = path.strip_prefix("/sys/fs/cgroup").unwrap_or(path).trim_matches('/');
+    // No cgroup has this id.
+    Cgroup { id: u64::MAX, level: 0, path: Arc::from(format!("/{below}")) }
+}
+
 /// The paths of cgroups by id. A cgroup that is gone keeps the path it had. Clones share what they know.
 #[derive(Clone, Debug, Default)]
 pub struct Paths(Rc<RefCell<Known>>);
@@ -74,6 +82,8 @@ struct Known {
     scanned: Option<Instant>,
     /// Whether a path that is not known yet must be found at once.
     exact: bool,
+    /// Whether only what is learned is known.
+    recorded: bool,
 }
 
 impl Paths {
@@ -81,6 +91,20 @@ impl Paths {
     #[must_use]
     pub fn exact() -> Self {
         Self(Rc::new(RefCell::new(Known { exact: true, ..Known::default() })))
+    }
+
+    /// Those of another time or host: none but what is learned.
+    #[must_use]
+    pub fn recorded() -> Self {
+        Self(Rc::new(RefCell::new(Known { recorded: true, ..Known::default() })))
+    }
+
+    /// A cgroup has that path.
+    pub fn learn(&self, id: u64, path: &CgroupPath) {
+        let mut known = self.0.borrow_mut();
+        if known.paths.get(&id).and_then(Option::as_ref) != Some(path) {
+            known.paths.insert(id, Some(path.clone()));
+        }
     }
 
     /// The path below the cgroup root, beginning with `/`.
@@ -113,7 +137,7 @@ impl Known {
         if let Some(known) = self.paths.get(&id) {
             return known.clone();
         }
-        if !self.exact && self.scanned.is_some_and(|at| at.elapsed() < SCAN_PAUSE) {
+        if self.recorded || !self.exact && self.scanned.is_some_and(|at| at.elapsed() < SCAN_PAUSE) {
             return None;
         }
         self.scan();

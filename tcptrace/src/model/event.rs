@@ -135,6 +135,10 @@ pub enum OwnerSource {
 }
 
 impl OwnerSource {
+    /// All of them.
+    pub const ALL: [Self; 6] =
+        [Self::Connect, Self::Listen, Self::Close, Self::Snapshot, Self::Fd, Self::Listener];
+
     /// The name in JSON and CSV.
     #[must_use]
     pub fn name(self) -> &'static str {

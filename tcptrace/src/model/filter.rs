@@ -240,6 +240,7 @@ impl Filter {
 }
 
 impl Cgroup {
+    /// Whether a cgroup of that path is it, or below it.
     fn holds(&self, path: Option<&str>) -> bool {
         let below = |rest: &str| self.path.ends_with('/') || rest.is_empty() || rest.starts_with('/');
         path.and_then(|path| path.strip_prefix(&*self.path)).is_some_and(below)

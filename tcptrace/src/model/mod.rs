@@ -13,6 +13,7 @@ pub mod gate;
 pub mod health;
 pub mod loss;
 pub mod socket;
+pub mod standing;
 pub mod state;
 pub mod tally;
 pub mod tracker;

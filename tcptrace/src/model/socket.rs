@@ -49,6 +49,22 @@ impl Socket {
         }
     }
 
+    /// As an event tells of it that says which state it has entered.
+    #[must_use]
+    pub fn entered(event: &Event, state: State) -> Self {
+        Self {
+            id: event.id,
+            tuple: event.tuple,
+            state,
+            since_ns: Some(event.ts_ns),
+            at_latest_ns: None,
+            role: event.role,
+            owner: event.owner,
+            uid: event.uid,
+            cgroup: event.cgroup.unwrap_or(0),
+        }
+    }
+
     /// How long it has been in its state at `now_ns`, in ns: exactly, or at least.
     #[must_use]
     pub fn age_ns(&self, now_ns: u64) -> Option<u64> {

@@ -8,7 +8,7 @@ use std::{cmp::Reverse, ops::RangeInclusive};
 use rustc_hash::{FxHashMap, FxHashSet};
 use tcptrace_common::record::Tuple;
 
-use self::{key::Facts, small::Small};
+use self::key::Facts;
 use super::{
     event::{Event, Id, Kind, Owner, Role},
     found::Survey,
@@ -24,6 +24,7 @@ pub mod times;
 
 pub use key::{By, Key, Ports, Service};
 pub use ledger::{Ledger, Reconciled, Reset, ResetKey};
+pub use small::Small;
 pub use times::{Distribution, Times};
 
 /// Rows kept at most; what has none is counted in [`Key::Other`].
@@ -188,13 +189,13 @@ impl Tally {
     /// The same, keeping so many minisocks and requests at most.
     #[must_use]
     pub fn limited_to(mut self, sockets: usize) -> Self {
-        self.small.limit = Some(sockets);
+        self.small = Small::limited_to(sockets);
         self
     }
 
     /// How many of those there was no room for since this was last asked: they are not counted.
     pub fn take_turned_away(&mut self) -> u64 {
-        std::mem::take(&mut self.small.turned_away)
+        self.small.take_turned_away()
     }
 
     /// Transitions so far.

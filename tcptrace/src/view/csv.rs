@@ -42,18 +42,8 @@ impl Csv {
             let cell = &mut self.cell;
             match value {
                 None => {}
-                Some(Value::Number(number)) => digits::number(cell, number),
-                Some(Value::Micros(ns)) => digits::micros(cell, ns),
-                Some(Value::Word(word)) => cell.push_str(word),
                 // A table is looked at on terminals, too; JSON has the name as it is.
                 Some(Value::Name(name)) => cell.push_str(&printable(name)),
-                Some(Value::Comm(comm)) => cell.push_str(&comm.text()),
-                Some(Value::Id(id)) => digits::hex(cell, id.0),
-                Some(Value::Addr(addr)) => digits::address(cell, addr),
-                Some(Value::Errno(errno)) => {
-                    cell.push('E');
-                    digits::number(cell, errno);
-                }
                 Some(Value::Time(ns)) => cell.push_str(self.opened.render(self.clock.wall_ns(ns))),
                 Some(Value::States(history)) => {
                     for (index, (state, ns)) in history.times().enumerate() {
@@ -63,6 +53,7 @@ impl Csv {
                         digits::micros(cell, ns);
                     }
                 }
+                Some(value) => value.write(cell),
             }
             let _ = self.writer.write_field(&self.cell);
         }

@@ -31,3 +31,10 @@ pub fn name(errno: i32) -> Option<&'static str> {
         _ => return None,
     })
 }
+
+/// The errno of a name, or of `E` and a number: the reverse of what formats write.
+#[must_use]
+pub fn number(text: &str) -> Option<i32> {
+    let bare = || text.strip_prefix('E')?.parse().ok();
+    (1..=133).find(|errno| name(*errno) == Some(text)).or_else(bare)
+}

@@ -33,6 +33,27 @@ pub enum Value<'a> {
     States(&'a History),
 }
 
+impl Value<'_> {
+    /// Appends what is a number or a word as it stands, without quotes; times of day and times in states are laid out
+    /// by each format in its own way.
+    pub fn write(&self, out: &mut String) {
+        match *self {
+            Self::Number(number) => digits::number(out, number),
+            Self::Micros(ns) => digits::micros(out, ns),
+            Self::Word(word) => out.push_str(word),
+            Self::Name(name) => out.push_str(name),
+            Self::Comm(comm) => out.push_str(&comm.text()),
+            Self::Id(id) => digits::hex(out, id.0),
+            Self::Addr(addr) => digits::address(out, addr),
+            Self::Errno(errno) => {
+                out.push('E');
+                digits::number(out, errno);
+            }
+            Self::Time(_) | Self::States(_) => {}
+        }
+    }
+}
+
 /// A field: its name and where it comes from. A field without a value is absent.
 pub struct Field {
     /// The name in JSON and in the header of CSV.

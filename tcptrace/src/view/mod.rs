@@ -57,4 +57,4 @@ pub trait View {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

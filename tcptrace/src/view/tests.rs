@@ -95,7 +95,7 @@ fn tuple(laddr: &str, lport: u16, raddr: &str, rport: u16) -> Tuple {
 }
 
 /// A connection of nginx's that its peer reset, and one that is open.
-fn connections() -> Vec<Event> {
+pub(crate) fn connections() -> Vec<Event> {
     let mut history = History { opened_ns: Some(START_NS + 100_000), ..History::default() };
     history.spend(State::SYN_RECV, Some(31_337));
     history.spend(State::ESTABLISHED, Some(12_345_678));
@@ -279,7 +279,7 @@ fn others() -> Vec<Event> {
     ]
 }
 
-fn events() -> Vec<Event> {
+pub(crate) fn events() -> Vec<Event> {
     [transitions(), others()].concat()
 }
 

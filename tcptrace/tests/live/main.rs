@@ -29,6 +29,7 @@ mod ports;
 mod privileges;
 mod probes_cli;
 mod programs;
+mod record_cli;
 mod repair;
 mod rst_cli;
 mod serve;

@@ -15,14 +15,14 @@ use crate::model::{
 
 /// Them, by their ends.
 #[derive(Debug, Default)]
-pub(super) struct Small {
+pub struct Small {
     known: FxHashMap<Tuple, Entry>,
     /// When those whose time is over are next swept out.
     sweep_ns: u64,
     /// How many are kept at most, if that is limited.
-    pub(super) limit: Option<usize>,
+    limit: Option<usize>,
     /// Those that there was no room for since this was last asked.
-    pub(super) turned_away: u64,
+    turned_away: u64,
 }
 
 #[derive(Debug)]
@@ -33,8 +33,19 @@ struct Entry {
 }
 
 impl Small {
+    /// None yet; it keeps so many at most.
+    #[must_use]
+    pub fn limited_to(sockets: usize) -> Self {
+        Self { limit: Some(sockets), ..Self::default() }
+    }
+
+    /// How many there was no room for since this was last asked.
+    pub fn take_turned_away(&mut self) -> u64 {
+        std::mem::take(&mut self.turned_away)
+    }
+
     /// Takes a transition.
-    pub(super) fn event(&mut self, event: &Event) {
+    pub fn event(&mut self, event: &Event) {
         let (Kind::Transition, Some(new)) = (event.kind, event.new) else { return };
         let minisock = match new {
             State::TIME_WAIT => true,
@@ -44,17 +55,7 @@ impl Small {
         if minisock {
             let until_ns =
                 if new == State::TIME_WAIT { event.ts_ns.saturating_add(TIME_WAIT_NS) } else { u64::MAX };
-            let socket = Socket {
-                id: event.id,
-                tuple: event.tuple,
-                state: new,
-                since_ns: Some(event.ts_ns),
-                at_latest_ns: None,
-                role: event.role,
-                owner: event.owner,
-                uid: event.uid,
-                cgroup: event.cgroup.unwrap_or(0),
-            };
+            let socket = Socket::entered(event, new);
             self.sweep(event.ts_ns);
             self.keep(Entry { socket, until_ns });
         } else if !self.known.is_empty() {
@@ -65,7 +66,7 @@ impl Small {
 
     /// Takes what was found, in place of all that is known of the same network namespaces. `wanted` tells whether a
     /// socket that nothing is known of is to be counted.
-    pub(super) fn surveyed(&mut self, survey: &Survey, now_ns: u64, mut wanted: impl FnMut(&Socket) -> bool) {
+    pub fn surveyed(&mut self, survey: &Survey, now_ns: u64, mut wanted: impl FnMut(&Socket) -> bool) {
         let mut before = std::mem::take(&mut self.known);
         for found in survey.sockets.iter().filter(|found| found.form != Form::Socket) {
             let mut socket = Socket::found(found, now_ns);
@@ -85,6 +86,10 @@ impl Small {
                 (Form::Minisock, Some(ms)) => now_ns.saturating_add(u64::from(ms) * 1_000_000),
                 _ => u64::MAX,
             };
+            if socket.state == State::TIME_WAIT {
+                // Its timer tells.
+                socket.since_ns = socket.since_ns.or(until_ns.checked_sub(TIME_WAIT_NS));
+            }
             self.keep(Entry { socket, until_ns });
         }
         before.retain(|tuple, _| !survey.namespaces.contains(&tuple.netns));
@@ -102,7 +107,7 @@ impl Small {
     }
 
     /// Those whose time is not over.
-    pub(super) fn sockets(&self, now_ns: u64) -> impl Iterator<Item = Socket> {
+    pub fn sockets(&self, now_ns: u64) -> impl Iterator<Item = Socket> {
         self.known.values().filter(move |entry| entry.until_ns > now_ns).map(|entry| entry.socket)
     }
 

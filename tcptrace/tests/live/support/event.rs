@@ -77,6 +77,11 @@ impl Event {
         Self(fields)
     }
 
+    /// It as it was read.
+    pub(crate) fn value(&self) -> Value {
+        Value::Object(self.0.clone())
+    }
+
     /// A field's value.
     pub(crate) fn field(&self, name: &str) -> Option<&Value> {
         self.0.get(name)
