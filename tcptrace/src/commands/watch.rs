@@ -401,6 +401,7 @@ impl<S: Sink> Stream<S> {
 }
 
 /// What comes out of the tracker, or of a recording, and is wanted, on its way to the sink.
+#[expect(clippy::struct_excessive_bools, reason = "each is a choice of its own")]
 pub(super) struct Shown<S> {
     gate: Gate,
     clock: Clock,
