@@ -11,7 +11,7 @@ use std::{
 };
 
 use rustix::{
-    mount::{MountFlags, MountPropagationFlags, mount, mount_change},
+    mount::{MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change, unmount},
     process::Signal,
     thread::{UnshareFlags, unshare_unsafe},
 };
@@ -292,14 +292,24 @@ fn a_killed_recorder_costs_its_last_interval() {
     });
 }
 
-/// Puts a small file system on a folder; only this thread and the processes that it starts see it.
-fn make_small(folder: &Path) {
+/// A small file system on a folder, which only this thread and the processes that it starts see.
+struct Small(PathBuf);
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        // The folder is to go next.
+        let _ = unmount(&self.0, UnmountFlags::DETACH);
+    }
+}
+
+fn make_small(folder: &Path) -> Small {
     #[expect(unsafe_code, reason = "rustix has no safe call that leaves a namespace")]
     // SAFETY: not UnshareFlags::FILES; the descriptors stay shared by all threads.
     unsafe { unshare_unsafe(UnshareFlags::NEWNS) }.unwrap();
     let flags = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
     mount_change("/", flags).unwrap();
     mount("tmpfs", folder, "tmpfs", MountFlags::empty(), Some(c"size=256k")).unwrap();
+    Small(folder.to_owned())
 }
 
 /// A full disk: it says so and ends; what was finished stays and reads, and nothing else is left.
@@ -307,7 +317,7 @@ fn make_small(folder: &Path) {
 fn a_full_disk() {
     scenario(|net| {
         let folder = Folder::new("full");
-        make_small(&folder.0);
+        let _small = make_small(&folder.0);
         let mut recorder = Recorder::start(net, &folder.0, &["--rotate", "1s"]);
         let listener = TcpListener::bind((LOCALHOST, 0)).unwrap();
         let mut last = None;
