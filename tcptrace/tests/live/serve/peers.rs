@@ -20,8 +20,9 @@ use crate::{
     support::{
         host::{add_black_hole, run, sysctl},
         netns::scenario,
-        process::{Process, await_that},
-        serve::{Serve, ask},
+        process::await_that,
+        prometheus::Prometheus,
+        serve::Serve,
         tables::Tables,
         tcp::{LOCALHOST, abort, await_reset, connect, pair, stream_socket},
     },
@@ -103,47 +104,6 @@ fn curl_reads_over_tls_and_only_over_tls() {
     });
 }
 
-/// A Prometheus that scrapes it every second.
-struct Prometheus {
-    process: Process,
-    _directory: Directory,
-}
-
-impl Prometheus {
-    const ADDRESS: &str = "127.0.0.1:9090";
-
-    fn of(serve: &Serve) -> Self {
-        let directory = Directory::new();
-        let config = format!(
-            "global: {{scrape_interval: 1s}}\nscrape_configs:\n- {{job_name: tcptrace, static_configs: [{{targets: ['{}']}}]}}\n",
-            serve.address()
-        );
-        let file = directory.file("prometheus.yml");
-        fs::write(&file, config).unwrap();
-        let mut command = Command::new("prometheus");
-        command.arg(format!("--config.file={}", file.display()));
-        command.arg(format!("--storage.tsdb.path={}", directory.file("data").display()));
-        command.arg(format!("--web.listen-address={}", Self::ADDRESS));
-        let (process, _) =
-            Process::start(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()));
-        Self { process, _directory: directory }
-    }
-
-    /// The answer of its HTTP API to a query: labels and value of each series. Empty as long as there is none.
-    fn query(query: &str) -> Vec<(Value, f64)> {
-        let address: SocketAddr = Self::ADDRESS.parse().unwrap();
-        let escaped = query.bytes().fold(String::new(), |text, byte| text + &format!("%{byte:02x}"));
-        let request = format!("GET /api/v1/query?query={escaped} HTTP/1.0\r\n\r\n");
-        let Some(answer) = ask(address, &request).filter(|answer| answer.status == 200) else {
-            return Vec::new();
-        };
-        let answer: Value = serde_json::from_str(&answer.body).unwrap();
-        let series = answer["data"]["result"].as_array().unwrap();
-        let value = |series: &Value| series["value"][1].as_str().unwrap().parse().unwrap();
-        series.iter().map(|series| (series["metric"].clone(), value(series))).collect()
-    }
-}
-
 /// Connections that come and go, at most: the ring has room for all that they tell, however slowly it is read.
 const LOAD: u32 = 20_000;
 const BUFFER: &str = "64M";
@@ -173,7 +133,7 @@ fn prometheus_has_the_numbers_of_hist() {
             sysctl(name, value);
         }
         let serve = Serve::of(net, &["--buffer", BUFFER]);
-        let mut prometheus = Prometheus::of(&serve);
+        let prometheus = Prometheus::of(&serve, None);
         let holds = |what: &str| !Prometheus::query(what).is_empty();
         await_that("Prometheus has a page", || holds("tcptrace_findings"));
         let (rules, severities) = (doctor::RULES.len(), doctor::Severity::ALL.len());
@@ -235,7 +195,7 @@ fn prometheus_has_the_numbers_of_hist() {
         drop(queue);
         assert!(holds("sum(tcptrace_lost_records_total) == 0"), "{}{}", serve.metrics(), serve.said());
         assert_eq!(promtool(&serve.get("/metrics").body), "");
-        prometheus.process.terminate();
+        prometheus.stop();
         drop(parked);
         serve.stop();
     });

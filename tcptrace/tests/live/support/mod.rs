@@ -9,6 +9,7 @@ pub(crate) mod netns;
 pub(crate) mod options;
 pub(crate) mod packet;
 pub(crate) mod process;
+pub(crate) mod prometheus;
 pub(crate) mod segment;
 pub(crate) mod serve;
 pub(crate) mod story;
