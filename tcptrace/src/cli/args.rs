@@ -177,7 +177,7 @@ pub enum Command {
     /// Serves what it counts to Prometheus, over HTTP
     #[command(after_help = SERVE_EXAMPLES, max_term_width = 100, mut_args(hide_source))]
     Serve(Serve),
-    /// Explains a state, a cause, a RST reason, a finding or a word of tcptrace's; needs no root
+    /// Explains a state, a cause, a RST reason, a finding, a metric or a word of tcptrace's; needs no root
     #[command(after_help = EXPLAIN_EXAMPLES, max_term_width = 100)]
     Explain(Explain),
     /// Attaches a program that does nothing, until a signal comes: what any tracer costs at least (cargo xtask bench)
@@ -273,7 +273,7 @@ fn hide_printing(arg: Arg) -> Arg {
 /// The flags of `explain`.
 #[derive(Clone, Debug, Args)]
 pub struct Explain {
-    /// What to explain: close-wait, peer_rst, NO_SOCKET, a finding, handshake ...; without it: the state machine and all words
+    /// What to explain: close-wait, peer_rst, NO_SOCKET, a finding, a metric, handshake ...; without it: the state machine and all words
     #[arg(value_name = "WORD")]
     pub word: Vec<String>,
     /// text or json (an object)

@@ -27,6 +27,7 @@ pub fn text(page: &Page, colored: bool) -> String {
         Kind::Cause => "a cause",
         Kind::Reason => "a reason for a RST",
         Kind::Finding => "a finding of doctor",
+        Kind::Metric => "a metric of serve",
         Kind::Topic => "",
     };
     let _ = writeln!(out, "{bold}{}{bold:#}{}{what}", page.word, if what.is_empty() { "" } else { ": " });
@@ -98,6 +99,7 @@ pub fn index(pages: &[Page], reasons: &Reasons, colored: bool) -> String {
         (Kind::State, "States"),
         (Kind::Cause, "Causes"),
         (Kind::Finding, "Findings"),
+        (Kind::Metric, "Metrics"),
         (Kind::Reason, "Reasons"),
     ];
     for (kind, title) in groups {

@@ -9,6 +9,7 @@ const STATES: &str = include_str!("states.txt");
 const CAUSES: &str = include_str!("causes.txt");
 const TOPICS: &str = include_str!("topics.txt");
 const FINDINGS: &str = include_str!("findings.txt");
+const METRICS: &str = include_str!("metrics.txt");
 
 /// What a page is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +22,8 @@ pub enum Kind {
     Reason,
     /// Something that `doctor` finds, by the name of its rule.
     Finding,
+    /// What `serve` exposes.
+    Metric,
     /// Anything else.
     Topic,
 }
@@ -34,6 +37,7 @@ impl Kind {
             Self::Cause => "cause",
             Self::Reason => "reason",
             Self::Finding => "finding",
+            Self::Metric => "metric",
             Self::Topic => "topic",
         }
     }
@@ -134,10 +138,16 @@ pub fn finding(rule: &str, part: Part) -> &'static str {
 /// Every page that is written down.
 #[must_use]
 pub fn index() -> Vec<Page> {
-    [(STATES, Kind::State), (CAUSES, Kind::Cause), (FINDINGS, Kind::Finding), (TOPICS, Kind::Topic)]
-        .into_iter()
-        .flat_map(|(text, kind)| parse(text, kind))
-        .collect()
+    [
+        (STATES, Kind::State),
+        (CAUSES, Kind::Cause),
+        (FINDINGS, Kind::Finding),
+        (METRICS, Kind::Metric),
+        (TOPICS, Kind::Topic),
+    ]
+    .into_iter()
+    .flat_map(|(text, kind)| parse(text, kind))
+    .collect()
 }
 
 fn parse(text: &str, kind: Kind) -> Vec<Page> {
@@ -168,6 +178,16 @@ fn parse(text: &str, kind: Kind) -> Vec<Page> {
 pub fn find(word: &str, pages: &[Page], reasons: &Reasons) -> Option<Page> {
     let wanted = plain(word);
     if let Some(page) = pages.iter().find(|page| plain(&page.word) == wanted) {
+        return Some(page.clone());
+    }
+    // As Prometheus calls parts of a histogram, or as it would be called without the prefix.
+    let metric =
+        ["_BUCKET", "_SUM", "_COUNT"].iter().find_map(|end| wanted.strip_suffix(end)).unwrap_or(&wanted);
+    let metric = pages.iter().find(|page| {
+        let name = plain(&page.word);
+        page.kind == Kind::Metric && (name == metric || name.strip_prefix("TCPTRACE_") == Some(metric))
+    });
+    if let Some(page) = metric {
         return Some(page.clone());
     }
     let bare = wanted.strip_prefix("SK_RST_REASON_").unwrap_or(&wanted);
@@ -290,7 +310,7 @@ mod tests {
 
     #[test]
     fn every_line_belongs_to_a_page() {
-        for text in [STATES, CAUSES, TOPICS, FINDINGS] {
+        for text in [STATES, CAUSES, TOPICS, FINDINGS, METRICS] {
             for line in text.lines().filter(|line| !line.is_empty() && !line.starts_with('|')) {
                 let part = line.split_once(": ").is_some_and(|(name, text)| {
                     Part::ALL.iter().any(|part| part.name() == name)
@@ -310,6 +330,8 @@ mod tests {
         assert_eq!(page("sk_rst_reason_no_socket"), "NO_SOCKET");
         assert_eq!(page("Peer-Rst"), "peer_rst");
         assert_eq!(page("handshake"), "handshake");
+        assert_eq!(page("tcptrace_handshake_seconds_bucket"), "tcptrace_handshake_seconds");
+        assert_eq!(page("resets_total"), "tcptrace_resets_total");
         assert_eq!(page("nonsense"), "");
     }
 

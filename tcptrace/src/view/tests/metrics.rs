@@ -7,6 +7,7 @@ use crate::{
     model::{
         container::CgroupPath,
         doctor::{self, Facts, Limits, facts::Listener},
+        explain,
         tally::{By, Tally, meter::Meter},
     },
     view::metrics::{Exposition, Format, encode, registry},
@@ -72,6 +73,16 @@ fn containers() {
         )
     };
     assert_eq!(opened, [line(&id[..], 2), line("nginx.service", 1), line("unknown", 2)]);
+}
+
+#[test]
+fn every_metric_has_a_page() {
+    let text = text(Format::Prometheus);
+    let exposed: BTreeSet<&str> =
+        text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
+    let pages = explain::index();
+    let pages = pages.iter().filter(|page| page.kind == explain::Kind::Metric);
+    assert_eq!(pages.map(|page| &*page.word).collect::<BTreeSet<_>>(), exposed);
 }
 
 #[test]
