@@ -34,7 +34,9 @@ fn configuration() {
 /// The rules with seconds for minutes.
 fn hastened() -> String {
     let mut rules = fs::read_to_string(format!("{PROMETHEUS}/rules.yml")).unwrap();
-    for (minutes, seconds) in [("15m", "15s"), ("10m", "10s"), ("5m", "5s"), ("2m", "2s"), ("> 300", "> 5")] {
+    for (minutes, seconds) in
+        [("15m", "15s"), ("10m", "10s"), ("5m", "5s"), ("3m", "3s"), ("2m", "2s"), ("> 300", "> 5")]
+    {
         assert!(rules.contains(minutes), "{minutes}");
         rules = rules.replace(minutes, seconds);
     }
