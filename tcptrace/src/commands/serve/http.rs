@@ -1,6 +1,6 @@
 //! HTTP on a thread of its own. No client holds it up: there is a limit to how many there are, and to the time that each has.
 
-use std::{convert::Infallible, sync::Arc, thread, time::Duration};
+use std::{convert::Infallible, net::IpAddr, sync::Arc, thread, time::Duration};
 
 use http_body_util::Full;
 use hyper::{
@@ -15,7 +15,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     runtime,
-    sync::Semaphore,
+    task::JoinHandle,
     time::{sleep, timeout},
 };
 
@@ -27,6 +27,8 @@ use crate::view::metrics::Format;
 
 /// Clients at a time; who comes on top of that is sent away.
 const CLIENTS: usize = 32;
+/// Those of one address beyond loopback, so that no other host alone keeps all places.
+const OF_ADDRESS: usize = 8;
 /// How long a client may take for the TLS handshake, and for the head of its request.
 const HEAD: Duration = Duration::from_secs(3);
 /// How long a client may take for everything; 5 s of it may pass until there is a page.
@@ -59,28 +61,32 @@ pub(super) fn start(door: Door, pages: Pages) -> std::io::Result<()> {
 }
 
 async fn serve(listener: TcpListener, guard: Arc<Guard>, pages: Pages) {
-    let room = Arc::new(Semaphore::new(CLIENTS));
+    let mut inside: Vec<(IpAddr, JoinHandle<()>)> = Vec::with_capacity(CLIENTS);
     let mut end = pages.clone();
     loop {
         let accepted = tokio::select! {
             () = end.over() => return,
             accepted = listener.accept() => accepted,
         };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
+        let (stream, address) = match accepted {
+            Ok((stream, peer)) => (stream, peer.ip().to_canonical()),
             Err(error) => {
                 log::debug!("a client could not be let in: {error}");
                 sleep(BREATH).await;
                 continue;
             }
         };
-        let Ok(place) = Arc::clone(&room).try_acquire_owned() else { continue };
+        inside.retain(|(_, task)| !task.is_finished());
+        let of_address = inside.iter().filter(|(other, _)| *other == address).count();
+        if inside.len() >= CLIENTS || of_address >= OF_ADDRESS && !address.is_loopback() {
+            continue;
+        }
         let (guard, pages) = (Arc::clone(&guard), pages.clone());
-        tokio::spawn(async move {
+        let task = tokio::spawn(async move {
             // A client that takes too long, or goes away, has had its chance.
             let _ = timeout(WHOLE, admit(stream, &guard, &pages)).await;
-            drop(place);
         });
+        inside.push((address, task));
     }
 }
 

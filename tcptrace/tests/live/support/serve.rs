@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     fmt,
-    io::{Read as _, Write as _},
+    io::{ErrorKind, Read as _, Write as _},
     net::{SocketAddr, TcpStream},
     process::{Command, Stdio},
     sync::Arc,
@@ -132,6 +132,14 @@ pub(crate) fn ask(address: SocketAddr, request: &str) -> Option<Answer> {
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     stream.write_all(request.as_bytes()).ok()?;
     answer_of(&mut stream)
+}
+
+/// Waits until the server closes a connection on which it said nothing. False if it does not, or says something.
+pub(crate) fn is_cut_off(stream: &TcpStream) -> bool {
+    match stream.peek(&mut [0]) {
+        Ok(count) => count == 0,
+        Err(error) => error.kind() == ErrorKind::ConnectionReset,
+    }
 }
 
 /// What comes on a connection until it is closed.
