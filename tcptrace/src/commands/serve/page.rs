@@ -18,6 +18,8 @@ use crate::view::metrics::{Exposition, Format, encode, registry};
 pub(super) const FRESH_NS: u64 = 1_000_000_000;
 /// How long HTTP waits for a page.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How old a page may be that is given where no other came in time.
+const STALE: Duration = Duration::from_secs(60);
 
 /// All that is counted, at a time.
 pub(super) struct Page {
@@ -81,7 +83,7 @@ impl Pages {
         self.latest.borrow().is_some()
     }
 
-    /// One that is fresh; or why there is none.
+    /// One that is fresh, or the last where none comes in time; or why there is none.
     pub(super) async fn get(&self) -> Result<Arc<Page>, &'static str> {
         let mut latest = self.latest.clone();
         if let Some(page) = &*latest.borrow_and_update()
@@ -93,12 +95,40 @@ impl Pages {
         match timeout(PATIENCE, latest.changed()).await {
             Ok(Ok(())) => latest.borrow().clone().ok_or("there is no page\n"),
             Ok(Err(_)) => Err("tcptrace is stopping\n"),
-            Err(_) => Err("the sockets that exist are still being read: not within 5 s\n"),
+            Err(_) => {
+                let last = latest.borrow().clone().filter(|page| page.made.elapsed() < STALE);
+                last.ok_or("the sockets that exist are still being read: not within 5 s\n")
+            }
         }
     }
 
     /// Comes back when there will be no more.
     pub(super) async fn over(&mut self) {
         while self.latest.changed().await.is_ok() {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use super::*;
+
+    #[tokio::test]
+    async fn where_none_comes_in_time_the_last_is_given_unless_it_is_old() {
+        let given = |seconds| async move {
+            let (publisher, pages) = channel();
+            publisher.sender.send_replace(Some(Arc::new(Page {
+                made: Instant::now().checked_sub(Duration::from_secs(seconds)).unwrap(),
+                registry: Registry::default(),
+                openmetrics: OnceLock::new(),
+                prometheus: OnceLock::new(),
+            })));
+            let given = pages.get().await;
+            // One was asked for all the same.
+            publisher.wanted().await;
+            given.is_ok()
+        };
+        assert_eq!(tokio::join!(given(2), given(60)), (true, false));
     }
 }
