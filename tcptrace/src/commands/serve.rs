@@ -162,7 +162,7 @@ impl Sink for Serve {
             kernel: self.kernel.clone(),
             cpu_ns: usage::cpu_ns(),
             memory: usage::memory(),
-            runs: self.runs.as_ref().map(Runs::total),
+            runs: self.runs.as_mut().map(Runs::total),
             time_wait_limit: usage::time_wait_limit(),
         });
         self.wanted = false;

@@ -13,17 +13,20 @@ pub struct Runs {
     /// The kernel keeps statistics as long as this is open.
     _kept: OwnedFd,
     programs: Vec<OwnedFd>,
+    /// What was told last.
+    last: (u64, Duration),
 }
 
 impl Runs {
     /// From now on statistics are kept, of all programs on this host: see [`attach::statistics`].
     pub fn begin(attached: &Attached) -> io::Result<Self> {
-        Ok(Self { _kept: attach::statistics()?, programs: attached.programs()? })
+        Ok(Self { _kept: attach::statistics()?, programs: attached.programs()?, last: (0, Duration::ZERO) })
     }
 
     /// How often the probes ran since then, and for how long (bpf_prog_show_fdinfo() in kernel/bpf/syscall.c).
+    /// It never goes back: while one of them cannot be read, it is what it was.
     #[must_use]
-    pub fn total(&self) -> (u64, Duration) {
+    pub fn total(&mut self) -> (u64, Duration) {
         let mut total = (0, Duration::ZERO);
         for program in &self.programs {
             let path = format!("/proc/self/fdinfo/{}", program.as_fd().as_raw_fd());
@@ -33,6 +36,7 @@ impl Runs {
             total.0 += field("run_cnt:").unwrap_or(0);
             total.1 += Duration::from_nanos(field("run_time_ns:").unwrap_or(0));
         }
-        total
+        self.last = (self.last.0.max(total.0), self.last.1.max(total.1));
+        self.last
     }
 }
