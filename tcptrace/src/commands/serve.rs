@@ -87,7 +87,7 @@ impl Serve {
         let mut meter = Meter::new(usize::from(args.max_ports), args.by_comm);
         if args.by_container {
             // A counter cannot move to the container that is found later.
-            let paths = Paths::exact();
+            let paths = Paths::soon();
             meter = meter.by_container(move |cgroup| paths.get(cgroup));
         }
         Ok(Self {

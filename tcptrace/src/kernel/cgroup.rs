@@ -16,6 +16,8 @@ use crate::model::{container::CgroupPath, event::printable, filter::Cgroup};
 
 /// How often an unknown id may make us read the whole tree again, unless all depends on it.
 const SCAN_PAUSE: Duration = Duration::from_secs(1);
+/// How many times longer than a walk the pause after it is at least, where a path is wanted soon.
+const SCAN_SHARE: u32 = 10;
 /// Cgroups that are gone and still remembered, at most.
 const GONE: usize = 4096;
 
@@ -79,24 +81,46 @@ struct Known {
     paths: HashMap<u64, Option<CgroupPath>>,
     /// The first cgroup of each home.
     homes: HashMap<Box<str>, u64>,
-    scanned: Option<Instant>,
-    /// Whether a path that is not known yet must be found at once.
-    exact: bool,
-    /// Whether only what is learned is known.
-    recorded: bool,
+    walks: Walks,
+    /// No walk before.
+    next: Option<Instant>,
+}
+
+/// When an unknown id makes us read the whole tree.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Walks {
+    /// Once a second at most.
+    #[default]
+    Seldom,
+    /// As often as takes a tenth of the time at most.
+    Soon,
+    /// Always.
+    AtOnce,
+    /// Only what is learned is known.
+    Never,
 }
 
 impl Paths {
     /// The same, where a connection would be lost whose path is found too late: every new cgroup costs a walk of the tree.
     #[must_use]
     pub fn exact() -> Self {
-        Self(Rc::new(RefCell::new(Known { exact: true, ..Known::default() })))
+        Self::walking(Walks::AtOnce)
+    }
+
+    /// The same, where a path should be found at once, but a walk for each new cgroup is not worth it on a host with many.
+    #[must_use]
+    pub fn soon() -> Self {
+        Self::walking(Walks::Soon)
     }
 
     /// Those of another time or host: none but what is learned.
     #[must_use]
     pub fn recorded() -> Self {
-        Self(Rc::new(RefCell::new(Known { recorded: true, ..Known::default() })))
+        Self::walking(Walks::Never)
+    }
+
+    fn walking(walks: Walks) -> Self {
+        Self(Rc::new(RefCell::new(Known { walks, ..Known::default() })))
     }
 
     /// A cgroup has that path.
@@ -137,7 +161,12 @@ impl Known {
         if let Some(known) = self.paths.get(&id) {
             return known.clone();
         }
-        if self.recorded || !self.exact && self.scanned.is_some_and(|at| at.elapsed() < SCAN_PAUSE) {
+        let waits = match self.walks {
+            Walks::Seldom | Walks::Soon => self.next.is_some_and(|next| Instant::now() < next),
+            Walks::AtOnce => false,
+            Walks::Never => true,
+        };
+        if waits {
             return None;
         }
         self.scan();
@@ -147,7 +176,7 @@ impl Known {
 
     /// Reads the whole tree.
     fn scan(&mut self) {
-        self.scanned = Some(Instant::now());
+        let began = Instant::now();
         let mut found = HashMap::new();
         if let Some(root) = root() {
             scan(&mut found, &root, Path::new(""));
@@ -157,6 +186,8 @@ impl Known {
             self.homes.clear();
         }
         self.paths.extend(found);
+        let pause = if self.walks == Walks::Seldom { SCAN_PAUSE } else { began.elapsed() * SCAN_SHARE };
+        self.next = Instant::now().checked_add(pause);
     }
 }
 
@@ -195,5 +226,19 @@ mod tests {
         assert!(!paths.has("no-such-unit"));
         // Nobody has this one, and nobody will.
         assert_eq!((paths.get(u64::MAX), paths.home(u64::MAX)), (None, u64::MAX));
+    }
+
+    #[test]
+    fn what_is_not_looked_for_yet_is_found_later() {
+        let root = resolve("/").unwrap().id;
+        for (walks, found) in
+            [(Walks::Seldom, false), (Walks::Soon, false), (Walks::Never, false), (Walks::AtOnce, true)]
+        {
+            let next = Instant::now().checked_add(Duration::from_secs(3600));
+            let mut known = Known { walks, next, ..Known::default() };
+            assert_eq!(known.get(root).is_some(), found, "{walks:?}");
+            known.next = None;
+            assert_eq!(known.get(root).is_some(), walks != Walks::Never, "{walks:?}");
+        }
     }
 }
