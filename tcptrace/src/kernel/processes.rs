@@ -61,8 +61,18 @@ pub fn name_and_start(stat: &[u8]) -> Option<(Comm, u64)> {
 #[must_use]
 pub fn descriptors(pid: u32) -> Option<Descriptors> {
     let limits = fs::read_to_string(format!("/proc/{pid}/limits")).ok()?;
-    let open = fs::read_dir(format!("/proc/{pid}/fd")).ok()?.count();
-    Some(Descriptors { open: u64::try_from(open).unwrap_or(u64::MAX), limit: Descriptors::limit_in(&limits) })
+    let directory = format!("/proc/{pid}/fd");
+    // Since 6.2 its size is their number (proc_fd_getattr() in fs/proc/fd.c), and 0 before.
+    let open = match fs::metadata(&directory).ok()?.len() {
+        0 => counted(&directory)?,
+        open => open,
+    };
+    Some(Descriptors { open, limit: Descriptors::limit_in(&limits) })
+}
+
+/// How many entries a directory has.
+fn counted(directory: &str) -> Option<u64> {
+    u64::try_from(fs::read_dir(directory).ok()?.count()).ok()
 }
 
 /// Numbers of all processes.
@@ -127,6 +137,11 @@ pub fn number_in(link: &CStr, prefix: &str) -> Option<u64> {
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+    use std::{
+        io::{Read as _, Write as _},
+        process::{Command, Stdio},
+    };
+
     use super::*;
 
     #[test]
@@ -155,6 +170,22 @@ mod tests {
         let descriptors = descriptors(std::process::id()).unwrap();
         assert!(descriptors.open > 2 && descriptors.limit.is_none_or(|limit| limit >= descriptors.open));
         assert_eq!(super::descriptors(u32::MAX), None);
+    }
+
+    #[test]
+    fn descriptors_are_counted() {
+        // Of another process: in this one other tests open and close some.
+        let mut child = Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let (mut to, mut from) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+        // It has begun.
+        to.write_all(b"x").unwrap();
+        from.read_exact(&mut [0]).unwrap();
+        let told = descriptors(child.id()).unwrap().open;
+        let entries = counted(&format!("/proc/{}/fd", child.id()));
+        drop(to);
+        child.wait().unwrap();
+        assert!(told >= 3);
+        assert_eq!(entries, Some(told));
     }
 
     #[test]
