@@ -12,13 +12,18 @@ use crate::model::doctor::Setting;
 /// What is read where nobody names another file, if it is there.
 const USUAL: &str = "/etc/tcptrace/doctor.toml";
 
-/// The thresholds that the file sets: the one that was named, or the usual one, if it is there.
+/// The thresholds that the file sets: the one that was named, or the usual one, if it is there and may be read.
 ///
 /// A table for each rule, in it the thresholds: `[close-wait-leak]`, `age = "30s"`, `old = 20`.
 pub fn settings(named: Option<&Path>) -> anyhow::Result<Vec<Setting>> {
     let path = named.map_or_else(|| PathBuf::from(USUAL), Path::to_path_buf);
     let text = match fs::read_to_string(&path) {
         Err(error) if named.is_none() && error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        // Nobody asked for it, and the usual thresholds will do.
+        Err(error) if named.is_none() && error.kind() == io::ErrorKind::PermissionDenied => {
+            log::warn!("the thresholds in {} are not used: {error}", path.display());
+            return Ok(Vec::new());
+        }
         text => text.map_err(|error| {
             anyhow::anyhow!(
                 "cannot read the configuration\nwhy: {}: {error}\nfix: name another file with --config",
