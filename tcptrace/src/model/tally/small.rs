@@ -39,7 +39,7 @@ impl Small {
         Self { limit: Some(sockets), ..Self::default() }
     }
 
-    /// How many there was no room for since this was last asked.
+    /// How many there was no room for since this was last asked; at each look they count anew.
     pub fn take_turned_away(&mut self) -> u64 {
         std::mem::take(&mut self.turned_away)
     }
