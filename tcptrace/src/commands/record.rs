@@ -15,16 +15,24 @@ use std::{
     time::Duration,
 };
 
+use anyhow::Context as _;
 use rustc_hash::FxHashMap;
-use tokio::sync::oneshot;
+use tokio::{
+    sync::oneshot,
+    time::{Instant, sleep},
+};
 
 use super::{
     sink::{Plan, Scene, Sink, Start, wanted},
+    stop::Stop,
     watch::{self, Outcome},
 };
 use crate::{
     cli::{Format, Record as Args},
-    kernel::{cgroup::Paths, clock::Clock},
+    kernel::{
+        cgroup::Paths,
+        clock::{self, Clock},
+    },
     model::{
         event::{Event, Id, Kind},
         filter::Filter,
@@ -42,8 +50,11 @@ use crate::{
 const BATCH: usize = 1 << 12;
 /// Rows that may wait for the writer; more wait in the ring.
 const WAITING: usize = 1 << 16;
-/// How long the end waits for the disk.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How long until it is seen again whether a writer that was behind has caught up, in ns.
+const RETRY_NS: u64 = 100_000_000;
+/// How long the end waits for the disk before it says so, and before it gives up.
+const NOTICE: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_secs(90);
 const HOUR_NS: i128 = 3_600_000_000_000;
 
 /// Records until it is told to stop.
@@ -77,9 +88,22 @@ pub async fn run(args: &Args) -> anyhow::Result<Outcome> {
 /// What the writer has done, once it is done.
 async fn finished(args: &Args, written: oneshot::Receiver<io::Result<Written>>) -> anyhow::Result<Written> {
     let directory = args.directory.display();
-    match tokio::time::timeout(PATIENCE, written).await {
-        Ok(Ok(Ok(written))) => Ok(written),
-        Ok(Ok(Err(error))) => {
+    let mut stop = Stop::new().context("cannot listen for signals")?;
+    let begun = Instant::now();
+    let given_up = async {
+        sleep(NOTICE).await;
+        log::warn!("waiting for the disk to take the last file in {directory}; Ctrl-C gives it up");
+        stop.after(Some(PATIENCE - NOTICE));
+        stop.asked().await;
+    };
+    let written = tokio::select! {
+        biased;
+        written = written => Some(written),
+        () = given_up => None,
+    };
+    match written {
+        Some(Ok(Ok(written))) => Ok(written),
+        Some(Ok(Err(error))) => {
             let fix = match error.kind() {
                 io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
                     "make room, or record to another file system"
@@ -88,12 +112,12 @@ async fn finished(args: &Args, written: oneshot::Receiver<io::Result<Written>>) 
             };
             anyhow::bail!("cannot record to {directory}\nwhy: {error}; finished files are whole\nfix: {fix}")
         }
-        Ok(Err(_)) => anyhow::bail!(
+        Some(Err(_)) => anyhow::bail!(
             "cannot record to {directory}\nwhy: the thread that writes has ended\nfix: report this"
         ),
-        Err(_) => anyhow::bail!(
-            "cannot finish the last file in {directory}\nwhy: the disk has not answered for {} s\nfix: check the file system; finished files are whole",
-            PATIENCE.as_secs()
+        None => anyhow::bail!(
+            "cannot finish the last file in {directory}\nwhy: the disk has not taken it in {} s\nfix: check the file system; finished files are whole",
+            begun.elapsed().as_secs()
         ),
     }
 }
@@ -141,6 +165,9 @@ struct Recorder {
     next_ns: i128,
     /// The last has begun, and does not say yet which sockets exist.
     bare: bool,
+    /// Rows of the last that say so, and all others.
+    told: usize,
+    others: usize,
 }
 
 impl Recorder {
@@ -204,6 +231,8 @@ impl Recorder {
             files: 1,
             next_ns: 0,
             bare: true,
+            told: 0,
+            others: 0,
         };
         recorder.next_ns = recorder.end_of_file(start.now_ns);
         Ok((recorder, result))
@@ -218,6 +247,10 @@ impl Recorder {
     }
 
     fn push(&mut self, row: Row) {
+        match row {
+            Row::Socket(_) => self.told += 1,
+            _ => self.others += 1,
+        }
         self.rows.push(row);
         if self.rows.len() >= BATCH {
             self.hand_on();
@@ -237,18 +270,21 @@ impl Recorder {
         let _ = self.sender.send(message);
     }
 
+    /// Where the sockets that exist are all that makes it large, the next would be as large at once.
     fn is_large(&self) -> bool {
-        self.between.large.load(Ordering::Relaxed) == self.files
+        self.between.large.load(Ordering::Relaxed) == self.files && self.others >= self.told
     }
 
-    /// Begins the next file, if it is time.
+    /// Begins the next file, if it is time, and the writer is not behind: all sockets come with it.
     fn rotate(&mut self, now_ns: u64) {
-        if !self.bare && (self.clock.wall_ns(now_ns) >= self.next_ns || self.is_large()) {
+        let due = self.clock.wall_ns(now_ns) >= self.next_ns || self.is_large();
+        if due && !self.bare && self.has_room() {
             self.hand_on();
             self.send(Message::Begin(now_ns));
             self.files += 1;
             self.next_ns = self.end_of_file(now_ns);
             self.bare = true;
+            (self.told, self.others) = (0, 0);
         }
     }
 
@@ -258,7 +294,7 @@ impl Recorder {
         self.push(Row::Snapshot { ts_ns: now_ns });
         for socket in scene.sockets() {
             let open = socket.id.and_then(|id| self.open.remove(&id));
-            let event = open.map_or_else(|| socket.event(now_ns), |open| Event { ts_ns: now_ns, ..open });
+            let event = open.map_or_else(|| socket.event(now_ns), |open| still_open(open, &socket, now_ns));
             self.push_socket(&socket, event);
         }
         self.open.clear();
@@ -274,6 +310,16 @@ impl Recorder {
         let cgroup_path = event.cgroup.and_then(|id| self.paths.get(id));
         self.push(Row::Socket(Event { in_state_ns, closed: false, cgroup_path, ..event }));
     }
+}
+
+/// What a survey told of an open connection, with what its socket has become since.
+fn still_open(open: Event, socket: &Socket, now_ns: u64) -> Event {
+    let Event { new, role, owner, uid, cgroup, .. } = socket.event(now_ns);
+    let mut history = open.history;
+    if let Some(history) = &mut history {
+        history.spend(socket.state, None);
+    }
+    Event { ts_ns: now_ns, new, role, owner, uid, cgroup, history, ..open }
 }
 
 impl Sink for Recorder {
@@ -310,6 +356,9 @@ impl Sink for Recorder {
     }
 
     fn due_ns(&self) -> Option<u64> {
+        if !self.has_room() {
+            return Some(clock::monotonic_ns() + RETRY_NS);
+        }
         if self.bare || self.is_large() {
             return Some(0);
         }
@@ -329,6 +378,10 @@ impl Sink for Recorder {
 
     fn has_room(&self) -> bool {
         self.between.waiting.load(Ordering::Relaxed) < WAITING
+    }
+
+    fn prints(&self) -> bool {
+        false
     }
 
     fn full(&self) -> bool {
@@ -380,5 +433,111 @@ impl Writer {
         }
         finish(file)?;
         Ok(written)
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+mod tests {
+    use std::sync::mpsc::channel;
+
+    use tcptrace_common::record::Tuple;
+
+    use super::*;
+    use crate::{
+        commands::sink::{Known, Moment},
+        model::{event::Role, loss::Loss, standing::Standing},
+    };
+
+    fn recorder() -> (Recorder, Receiver<Message>) {
+        let (sender, messages) = channel();
+        let recorder = Recorder {
+            clock: Clock::fixed(0, 0),
+            paths: Paths::recorded(),
+            sender,
+            between: Arc::default(),
+            rows: Vec::new(),
+            small: Small::default(),
+            open: FxHashMap::default(),
+            rotate_ns: HOUR_NS,
+            files: 1,
+            next_ns: HOUR_NS,
+            bare: true,
+            told: 0,
+            others: 0,
+        };
+        (recorder, messages)
+    }
+
+    fn draw(recorder: &mut Recorder, standing: &Standing, now_ns: u64) {
+        let summary = Summary { ts_ns: now_ns, events: 0, lost: Loss::default(), elapsed_us: 0 };
+        recorder.draw(&Scene {
+            known: Known::Standing(standing),
+            filter: &Filter::default(),
+            paths: &Paths::recorded(),
+            now_ns,
+            summary,
+            moment: Moment::Due,
+        });
+    }
+
+    fn established() -> Event {
+        let event = Event::new(1, Kind::Transition, Tuple::default());
+        Event { id: Some(Id(7)), new: Some(State::ESTABLISHED), ..event }
+    }
+
+    /// A connection that the survey found open, and that went on while the survey was taken.
+    #[test]
+    fn a_snapshot_tells_what_a_socket_is_now() {
+        let (mut recorder, _messages) = recorder();
+        recorder.event(&Event { kind: Kind::Connection, history: Some(Box::default()), ..established() });
+        let mut standing = Standing::default();
+        let moved =
+            Event { ts_ns: 2, new: Some(State::CLOSE_WAIT), role: Some(Role::Server), ..established() };
+        standing.event(&moved);
+        draw(&mut recorder, &standing, 5);
+        let [Row::Snapshot { ts_ns: 5 }, Row::Socket(event)] = &recorder.rows[..] else {
+            panic!("{:?}", recorder.rows)
+        };
+        assert_eq!((event.ts_ns, event.new, event.role), (5, Some(State::CLOSE_WAIT), Some(Role::Server)));
+        assert_eq!(event.in_state_ns, Some(3));
+        assert!(event.history.as_ref().unwrap().has_visited(State::CLOSE_WAIT));
+    }
+
+    /// A file that the snapshot alone makes too large is not followed by another at once.
+    #[test]
+    fn a_large_snapshot_begins_one_file() {
+        let (mut recorder, messages) = recorder();
+        let mut standing = Standing::default();
+        for id in 0..3 {
+            standing.event(&Event { id: Some(Id(id)), ..established() });
+        }
+        draw(&mut recorder, &standing, 5);
+        recorder.between.large.store(1, Ordering::Relaxed);
+        let is_due = |recorder: &Recorder| recorder.due_ns() == Some(0);
+        assert!(!is_due(&recorder));
+        for _ in 0..3 {
+            recorder.event(&established());
+        }
+        assert!(is_due(&recorder));
+        draw(&mut recorder, &standing, 6);
+        assert_eq!(recorder.files, 2);
+        assert!(messages.try_iter().any(|message| matches!(message, Message::Begin(6))));
+    }
+
+    /// While the disk stands still nothing is told that could be told later.
+    #[test]
+    fn who_is_behind_gets_no_snapshot() {
+        let (mut recorder, _messages) = recorder();
+        draw(&mut recorder, &Standing::default(), 5);
+        recorder.next_ns = 6;
+        assert_eq!(recorder.due_ns(), Some(6));
+        recorder.between.waiting.store(WAITING, Ordering::Relaxed);
+        assert!(recorder.due_ns() > Some(6));
+        recorder.rotate(7);
+        assert_eq!(recorder.files, 1);
+        recorder.between.waiting.store(0, Ordering::Relaxed);
+        recorder.rotate(7);
+        assert_eq!(recorder.files, 2);
     }
 }

@@ -174,6 +174,10 @@ impl Sink for Serve {
         self.wanted = true;
     }
 
+    fn prints(&self) -> bool {
+        false
+    }
+
     fn end(&mut self, _summary: &Summary) {}
 
     fn take(&mut self, _out: &mut Vec<u8>) {}

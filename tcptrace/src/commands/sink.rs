@@ -66,6 +66,11 @@ pub trait Sink {
         true
     }
 
+    /// Whether what it is for goes to stdout: then it is over once nobody reads that any more.
+    fn prints(&self) -> bool {
+        true
+    }
+
     /// Whether it has had enough.
     fn full(&self) -> bool {
         false

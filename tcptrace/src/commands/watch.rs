@@ -139,13 +139,13 @@ async fn watch<S: Sink>(
     let mut more = false;
     stream.shown.sink.take(output.buffer());
     while !stream.shown.full() {
-        let wake_at = stream.wake_at();
+        let (wake_at, prints) = (stream.wake_at(), stream.shown.sink.prints());
         tokio::select! {
             biased;
             () = stop.asked() => break,
             answer = stream.surveyor.answer() => stream.answered(answer),
             () = stream.shown.sink.input() => {}
-            next = next(output, source, more, wake_at) => next?,
+            next = next(output, source, more, wake_at, prints) => next?,
         }
         if let Some(columns) = output.columns() {
             stream.shown.sink.resize(columns);
@@ -195,12 +195,14 @@ pub(super) fn unwritable(error: &io::Error) -> anyhow::Error {
     anyhow::anyhow!("cannot write the output\nwhy: {error}\nfix: {fix}")
 }
 
-/// Writes what waits, then comes back when it is time to look into the ring, or at `wake_at`.
+/// Writes what waits, then comes back when it is time to look into the ring, or at `wake_at`. Whose sink `prints` has no
+/// more to do once nobody reads.
 async fn next(
     output: &mut Output,
     source: &mut Live,
     more: bool,
     wake_at: Option<Instant>,
+    prints: bool,
 ) -> io::Result<()> {
     output.flush().await?;
     if more {
@@ -213,7 +215,7 @@ async fn next(
         }
     };
     tokio::select! {
-        () = output.closed() => Err(io::ErrorKind::BrokenPipe.into()),
+        () = output.closed(), if prints => Err(io::ErrorKind::BrokenPipe.into()),
         waited = source.wait() => waited,
         () = woken => Ok(()),
     }
