@@ -5,6 +5,7 @@
 
 use std::{
     fs,
+    io::{self, BufRead as _, BufReader},
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
@@ -87,6 +88,10 @@ fn formats_and_flags_are_those_of_the_live_views() {
     let tenth: f64 = all.lines().nth(9).unwrap().split(' ').next().unwrap().parse().unwrap();
     let part = shown(&["trace", "--no-header", "-d", &format!("{}ms", (tenth * 1e3).ceil())], v1);
     assert!((10..all.lines().count()).contains(&part.lines().count()) && all.starts_with(&part), "{part}");
+    // Time ends with the recording, however long it might be looked at.
+    let totals = |time| shown(&["hist", "0.1", "-o", "csv", "-d", time], v1);
+    assert_eq!(totals("1h"), shown(&["hist", "0.1", "-o", "csv"], v1));
+    assert!(totals("200ms").lines().count() < totals("1h").lines().count());
     // What was open when it began.
     let open = shown(&["conns", "--live", "--no-header", "-o", "csv"], v1).lines().count();
     assert_eq!(open, shown(&["conns", "--no-header", "-o", "csv"], v1).lines().count() + 2);
@@ -106,6 +111,12 @@ fn lines_of_json_say_the_same() {
             (events(&lines), events(&shown(&[command, "-o", "json"], &file)));
         assert_eq!(before, after);
     }
+    // Those that were open come first, as they did live.
+    let open = shown(&["conns", "--live", "-o", "json"], v1);
+    let file = folder.write("open", open.as_bytes());
+    let again = shown(&["conns", "--live", "-o", "json"], &file);
+    let connections = |text: &str| text.lines().filter(|line| !line.contains("summary")).count();
+    assert_eq!(connections(&again), connections(&open));
     let rows = |from: &Path| -> Vec<serde_json::Value> {
         let text = shown(&["rst", "-o", "json"], from);
         let rows = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
@@ -120,6 +131,30 @@ fn lines_of_json_say_the_same() {
     };
     assert_eq!(rows(v1), rows(&folder.0.join("trace")));
     assert_eq!(rows(v1).len(), 6);
+}
+
+/// A recording with a long gap: whoever wants tables of all of it can still stop it, and reads them meanwhile.
+#[test]
+fn a_gap_can_be_left() {
+    let folder = Folder::new("gap");
+    let line = |year| {
+        format!(
+            "{{\"ts\":\"{year}-01-01T00:00:00.000000000Z\",\"kind\":\"rst_sent\",\"laddr\":\"127.0.0.1\",\"lport\":1}}\n"
+        )
+    };
+    let file = folder.write("gap", (line(2000) + &line(2200)).as_bytes());
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tcptrace"));
+    let command = command.args(["hist", "0.1", "--no-header", "--from"]).arg(file);
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut tables = BufReader::new(child.stdout.take().unwrap());
+    for _ in 0..100 {
+        assert!(tables.read_line(&mut String::new()).unwrap() > 0);
+    }
+    rustix::process::kill_process(rustix::process::Pid::from_child(&child), rustix::process::Signal::INT)
+        .unwrap();
+    // It ends with what it has told.
+    io::copy(&mut tables, &mut io::sink()).unwrap();
+    assert!(child.wait().unwrap().success());
 }
 
 #[test]

@@ -119,9 +119,9 @@ impl Schedule {
         Self { interval_ns: interval, tables: periods.tables.map(Into::into), printed: 0, next_ns: 0 }
     }
 
-    /// When the next table is due, `CLOCK_MONOTONIC` in ns.
+    /// When the next table is due, `CLOCK_MONOTONIC` in ns; after the end of time there is none.
     fn due_ns(&self) -> Option<u64> {
-        self.interval_ns.filter(|_| self.printed > 0).map(|_| self.next_ns)
+        (self.interval_ns.is_some() && self.printed > 0 && self.next_ns < u64::MAX).then_some(self.next_ns)
     }
 
     /// Whether a table is printed now.

@@ -15,6 +15,7 @@ use crate::{
         event::{Event, Kind},
         found::{Form, Found, Survey},
         health::Health,
+        loss::Loss,
         socket::Socket,
         standing::Standing,
         state::{State, TIME_WAIT_NS},
@@ -52,12 +53,14 @@ pub(super) async fn run<S: Sink>(
         start_ns.saturating_add(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX))
     });
     let wants_whole = plan.whole;
+    let standing = Standing::limited_to(plan.shared.max_sockets);
     let mut replay = Replay {
         retransmits: plan.retransmits,
         shown: Shown::new(plan, filter, clock, paths.clone(), sink),
-        standing: Standing::default(),
+        standing,
         paths,
         begun: false,
+        stood: false,
         happened: false,
         whole: false,
         namespaces: Vec::new(),
@@ -70,7 +73,7 @@ pub(super) async fn run<S: Sink>(
     }
     let played = replay.play(&mut recording, &mut output, &mut stop, until_ns).await;
     let finished = match played {
-        Ok(()) => replay.finish(&mut output, &mut stop, until_ns).await,
+        Ok(played) => replay.finish(played, &mut output, &mut stop, until_ns).await,
         Err(Halt::Output(error)) => Err(error),
         Err(Halt::Recording(error)) => return Err(error),
     };
@@ -88,6 +91,17 @@ pub(super) async fn run<S: Sink>(
     }
     let summary = replay.shown.summary(replay.now_ns);
     outcome(finished, summary)
+}
+
+/// How far a recording was played.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Played {
+    /// To its end.
+    End,
+    /// To where nothing more was wanted.
+    Asked,
+    /// To where the time is over that was asked for.
+    Beyond,
 }
 
 /// Why a recording is not played to its end.
@@ -108,6 +122,8 @@ struct Replay<S> {
     retransmits: bool,
     /// The sockets that were there are known.
     begun: bool,
+    /// Sockets that existed at the same time have been told.
+    stood: bool,
     /// It has told what happened to connections, and whole ones.
     happened: bool,
     whole: bool,
@@ -126,40 +142,68 @@ impl<S: Sink> Replay<S> {
         output: &mut Output,
         stop: &mut Stop,
         until_ns: u64,
-    ) -> Result<(), Halt> {
+    ) -> Result<Played, Halt> {
         let mut rows = Vec::new();
         while recording.read(&mut rows).map_err(|error| Halt::Recording(error.into()))? {
             for row in rows.drain(..) {
-                if self.shown.full() || row.ts_ns() > until_ns {
-                    return Ok(());
+                if row.ts_ns() > until_ns {
+                    return Ok(Played::Beyond);
+                }
+                if !matches!(row, Row::Socket(_)) {
+                    self.stand();
+                }
+                if self.pass_time(row.ts_ns(), output, stop).await.map_err(Halt::Output)? {
+                    return Ok(Played::Asked);
                 }
                 self.row(row);
             }
-            self.shown.sink.take(output.buffer());
-            tokio::select! {
-                biased;
-                () = stop.asked() => return Ok(()),
-                () = self.shown.sink.input() => {}
-                written = output.flush() => written.map_err(Halt::Output)?,
+            self.lose_beyond();
+            if self.turn(output, stop).await.map_err(Halt::Output)? {
+                return Ok(Played::Asked);
             }
-            if let Some(columns) = output.columns() {
-                self.shown.sink.resize(columns);
-            }
-            // Other tasks of the runtime, the signals among them, get their turn.
-            tokio::task::yield_now().await;
         }
-        Ok(())
+        Ok(Played::End)
+    }
+
+    /// Writes what there is, and hears whoever has something to say. Returns whether it is to stop.
+    async fn turn(&mut self, output: &mut Output, stop: &mut Stop) -> io::Result<bool> {
+        self.shown.sink.take(output.buffer());
+        tokio::select! {
+            biased;
+            () = stop.asked() => return Ok(true),
+            () = self.shown.sink.input() => {}
+            written = output.flush() => written?,
+        }
+        if let Some(columns) = output.columns() {
+            self.shown.sink.resize(columns);
+        }
+        // Other tasks of the runtime, the signals among them, get their turn.
+        tokio::task::yield_now().await;
+        Ok(false)
     }
 
     /// What is left to tell, once there are no more rows.
-    async fn finish(&mut self, output: &mut Output, stop: &mut Stop, until_ns: u64) -> io::Result<()> {
+    async fn finish(
+        &mut self,
+        played: Played,
+        output: &mut Output,
+        stop: &mut Stop,
+        until_ns: u64,
+    ) -> io::Result<()> {
+        if played == Played::Asked {
+            // More sockets may have been to come.
+            self.snapshot = None;
+        }
         self.stand();
         self.begin();
-        if until_ns != u64::MAX && !self.shown.full() {
-            self.pass_time(until_ns);
-        }
+        self.lose_beyond();
+        let enough = match played {
+            Played::End => false,
+            Played::Asked => true,
+            Played::Beyond => self.pass_time(until_ns, output, stop).await?,
+        };
         // Who looks at a screen says when it is over; no time passes meanwhile but what a drawing takes.
-        while self.shown.sink.stays() && !self.shown.full() {
+        while !enough && self.shown.sink.stays() && !self.shown.full() {
             let due_ns = self.shown.sink.due_ns().unwrap_or(self.now_ns);
             self.now_ns = self.now_ns.max(due_ns);
             self.shown.draw(Known::Standing(&self.standing), self.now_ns, Moment::Due);
@@ -177,15 +221,9 @@ impl<S: Sink> Replay<S> {
     fn row(&mut self, row: Row) {
         match row {
             Row::Socket(event) => {
-                self.pass_time(event.ts_ns);
                 self.learn(&event);
                 self.snapshot.get_or_insert_default().push(event);
-                return;
             }
-            _ => self.stand(),
-        }
-        self.pass_time(row.ts_ns());
-        match row {
             Row::Event(event) => {
                 self.learn(&event);
                 self.standing.event(&event);
@@ -205,28 +243,41 @@ impl<S: Sink> Replay<S> {
             }
             Row::Snapshot { .. } => self.snapshot = Some(Vec::new()),
             Row::Lost { ts_ns, lost } => self.shown.lose(ts_ns, &lost),
-            Row::Socket(_) => {}
         }
     }
 
-    /// Draws what is due by then.
-    fn pass_time(&mut self, now_ns: u64) {
+    /// Draws what is due by then. Returns whether nothing more is wanted.
+    async fn pass_time(&mut self, now_ns: u64, output: &mut Output, stop: &mut Stop) -> io::Result<bool> {
         while self.begun
             && !self.shown.full()
             && let Some(due_ns) = self.shown.sink.due_ns().filter(|due_ns| *due_ns <= now_ns)
         {
-            self.now_ns = self.now_ns.max(due_ns);
+            // On a screen nothing but the last drawing is seen.
+            let at_ns = if self.shown.sink.stays() { now_ns } else { due_ns };
+            self.now_ns = self.now_ns.max(at_ns);
             self.shown.draw(Known::Standing(&self.standing), self.now_ns, Moment::Due);
+            if self.turn(output, stop).await? {
+                return Ok(true);
+            }
         }
         // Rows of different sockets may change places.
         self.now_ns = self.now_ns.max(now_ns);
+        Ok(self.shown.full())
+    }
+
+    /// Tells of the sockets that there was no room for.
+    fn lose_beyond(&mut self) {
+        let beyond = self.standing.take_turned_away() + self.shown.sink.turned_away();
+        if beyond > 0 {
+            self.shown.lose(self.now_ns, &Loss { beyond, ..Loss::default() });
+        }
     }
 
     /// The sockets that were read are all that exist.
     fn stand(&mut self) {
         let Some(snapshot) = self.snapshot.take() else { return };
         let mut survey = Survey { namespaces: std::mem::take(&mut self.namespaces), ..Survey::default() };
-        let first = !self.begun;
+        let first = !std::mem::replace(&mut self.stood, true);
         let mut full = Vec::new();
         for event in snapshot {
             let Some(state) = event.new else { continue };

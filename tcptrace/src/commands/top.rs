@@ -187,7 +187,7 @@ impl Sink for Live {
     }
 
     fn due_ns(&self) -> Option<u64> {
-        let frame_ns = self.changed.then_some(self.frame_ns + FRAME_NS);
+        let frame_ns = self.changed.then_some(self.frame_ns.saturating_add(FRAME_NS));
         Some(frame_ns.map_or(self.table_ns, |frame_ns| frame_ns.min(self.table_ns)))
     }
 
@@ -208,10 +208,10 @@ impl Sink for Live {
         }
         if scene.now_ns >= self.table_ns || scene.moment == Moment::Begin {
             self.refresh(scene);
-            self.table_ns = scene.now_ns + TABLE_NS;
+            self.table_ns = scene.now_ns.saturating_add(TABLE_NS);
             self.changed = true;
         }
-        if self.changed && scene.now_ns >= self.frame_ns + FRAME_NS {
+        if self.changed && scene.now_ns >= self.frame_ns.saturating_add(FRAME_NS) {
             // The terminal is memory here.
             let _ = self.screen.draw(&mut self.top);
             self.frame_ns = scene.now_ns;
