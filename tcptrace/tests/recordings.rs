@@ -208,6 +208,16 @@ fn a_foreign_file_is_refused_by_name() {
         assert!(why.starts_with("why: ") && why.contains(expected), "{name}: {why}");
     }
     assert!(refused(Path::new("/nonexistent/recording")).contains("No such file"));
+    // What has no end, and what nobody may ever write to.
+    let fifo = folder.0.join("fifo");
+    rustix::fs::mkfifoat(rustix::fs::CWD, &fifo, rustix::fs::Mode::RUSR).unwrap();
+    for path in [&fifo, Path::new("/dev/zero")] {
+        assert!(refused(path).contains("it is no regular file"));
+    }
+    let line = "{\"ts\":\"2026-01-01T00:00:00.000000000Z\",\"kind\":\"rst_sent\"}\n";
+    let long = [line, "{", &"x".repeat(1 << 20)].concat();
+    let why = refused(&folder.write("long", long.as_bytes()));
+    assert!(why.contains("line 2: it is longer than 1 MiB"), "{why}");
     let (_, _, stderr) = tcptrace(&["hist"], folder.write("none/notes/.hidden", b"x").parent().unwrap());
     assert!(stderr.contains("it holds no recording"), "{stderr}");
 }

@@ -1,8 +1,9 @@
 //! Reads what `trace -o json` and `conns -o json` have written: an object per line.
 
 use std::{
+    fmt,
     fs::File,
-    io::{BufRead as _, BufReader},
+    io::{BufRead as _, BufReader, Read as _},
     path::{Path, PathBuf},
 };
 
@@ -17,6 +18,8 @@ use super::{
 };
 use crate::model::state::State;
 
+/// Bytes that a line has at most: some thousand times what tcptrace writes.
+const LONGEST: usize = 1 << 20;
 /// Lines that are read at once.
 const BATCH: usize = 1 << 10;
 
@@ -30,7 +33,7 @@ pub(super) struct Reader {
     line: String,
     /// Its rows, before any other.
     first: Option<Row>,
-    fields: FxHashMap<String, Option<(Shape, Parse, Set)>>,
+    fields: Fields,
 }
 
 impl Reader {
@@ -67,11 +70,15 @@ impl Reader {
     fn next(&mut self) -> Result<Option<Row>, FileError> {
         loop {
             self.line.clear();
-            let read = self.lines.read_line(&mut self.line);
-            if read.map_err(|error| FileError::damaged(&self.path, error))? == 0 {
-                return Ok(None);
+            let number = self.number + 1;
+            let damaged =
+                |why: &dyn fmt::Display| FileError::damaged(&self.path, format!("line {number}: {why}"));
+            let read = (&mut self.lines).take(LONGEST as u64).read_line(&mut self.line);
+            match read.map_err(|error| damaged(&error))? {
+                0 => return Ok(None),
+                LONGEST if !self.line.ends_with('\n') => return Err(damaged(&"it is longer than 1 MiB")),
+                _ => self.number = number,
             }
-            self.number += 1;
             let cut = !self.line.ends_with('\n');
             match row(&mut self.fields, &self.line) {
                 Ok(Some(row)) => return Ok(Some(row)),
@@ -91,7 +98,7 @@ impl Reader {
     }
 }
 
-type Fields = FxHashMap<String, Option<(Shape, Parse, Set)>>;
+type Fields = FxHashMap<String, (Shape, Parse, Set)>;
 
 /// The row of a line; `None` for one that nobody needs.
 fn row(fields: &mut Fields, line: &str) -> Result<Option<Row>, String> {
@@ -119,10 +126,14 @@ fn row(fields: &mut Fields, line: &str) -> Result<Option<Row>, String> {
 }
 
 fn put(fields: &mut Fields, name: &str, value: &Value, draft: &mut Draft) -> Result<(), String> {
-    if !fields.contains_key(name) {
-        fields.insert(name.to_owned(), draft::reader(name));
-    }
-    let Some(Some((shape, parse, set))) = fields.get(name) else { return Ok(()) };
+    let (shape, parse, set) = match fields.get(name) {
+        Some(known) => *known,
+        None => {
+            // What nobody knows is not remembered: there may be no end of it.
+            let Some(reader) = draft::reader(name) else { return Ok(()) };
+            *fields.entry(name.to_owned()).or_insert(reader)
+        }
+    };
     let cell = match (shape, value) {
         (Shape::Text, Value::String(text)) => parse(text),
         (Shape::Number, Value::Number(number)) => number.as_i64().map(Cell::Number),

@@ -3,10 +3,11 @@
 use std::{
     collections::VecDeque,
     fs,
-    fs::File,
     io::{BufRead as _, BufReader},
     path::{Path, PathBuf},
 };
+
+use rustix::fs::OFlags;
 
 use super::{FileError, Origin, Row, folder, ndjson, parquet};
 
@@ -109,8 +110,9 @@ enum Reader {
 
 impl Reader {
     fn open(path: &Path) -> Result<Self, FileError> {
-        let unreadable = |error| FileError::read(path, error, "check that it is there and may be read");
-        let mut file = BufReader::with_capacity(1 << 16, File::open(path).map_err(unreadable)?);
+        let unreadable = |error| FileError::read(path, error, "give a regular file that may be read");
+        let file = folder::open(path, OFlags::empty()).map_err(unreadable)?;
+        let mut file = BufReader::with_capacity(1 << 16, file);
         let start = file.fill_buf().map_err(unreadable)?;
         if start.starts_with(MAGIC) {
             return parquet::Reader::open(path, file.into_inner())

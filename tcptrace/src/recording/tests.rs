@@ -1,6 +1,12 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::{env, fs, path::PathBuf, process, sync::Arc};
+use std::{
+    env, fs,
+    os::unix::fs::{PermissionsExt as _, symlink},
+    path::PathBuf,
+    process,
+    sync::Arc,
+};
 
 use ::parquet::file::{metadata::KeyValue, properties::WriterProperties, writer::SerializedFileWriter};
 use tcptrace_common::record::{Addr, Tuple};
@@ -129,6 +135,55 @@ fn files_make_one_recording() {
     assert_eq!(Recording::open(&folder.0).unwrap().origin(), Some(&origin("one")));
     let hours = folder.0.join("host=one/date=1970-01-01");
     assert_eq!(fs::read_dir(hours).unwrap().count(), 4);
+}
+
+/// Whoever else may write to the folder does not lead a recorder out of it.
+#[test]
+fn links_are_not_followed() {
+    let folder = Folder::new("links");
+    let begin = || FileWriter::begin(&folder.0.join("root"), &origin("one"), clock(), 9);
+    let elsewhere = folder.0.join("elsewhere");
+    fs::create_dir_all(elsewhere.join("hour=00")).unwrap();
+    let other = elsewhere.join(".x.parquet.tmp");
+    fs::write(&other, "").unwrap();
+    for below in ["root/host=one", "root/host=one/date=1970-01-01", "root/host=one/date=1970-01-01/hour=00"] {
+        let link = folder.0.join(below);
+        fs::create_dir_all(link.parent().unwrap()).unwrap();
+        symlink(&elsewhere, &link).unwrap();
+        let error = begin().map(|_| ()).unwrap_err().to_string();
+        assert!(error.contains(below) && error.contains("a link"), "{error}");
+        let cleared = folder::clear(&folder.0.join("root"), "one");
+        assert!(cleared.is_err() || cleared.unwrap() == 0);
+        fs::remove_file(link).unwrap();
+    }
+    // Nor does it touch what no recorder has left there.
+    let hour = folder.0.join("root/host=one/date=1970-01-01/hour=00");
+    fs::create_dir(&hour).unwrap();
+    let kept = ["x.parquet.tmp", ".x.tmp", "x.parquet", ".link.parquet.tmp"].map(|name| hour.join(name));
+    let [plain @ .., link] = &kept;
+    for path in plain {
+        fs::write(path, "").unwrap();
+    }
+    symlink(&other, link).unwrap();
+    fs::write(hour.join(".left.parquet.tmp"), "").unwrap();
+    assert_eq!(folder::clear(&folder.0.join("root"), "one").unwrap(), 1);
+    assert!(other.exists() && kept.iter().all(|path| path.symlink_metadata().is_ok()));
+}
+
+/// Who is neither owner nor of the group reads nothing.
+#[test]
+fn others_may_not_read() {
+    let folder = Folder::new("modes");
+    folder.write(&origin("one"), 9, &rows());
+    let mut path = folder::files(&folder.0).unwrap().pop().unwrap();
+    loop {
+        let mode = path.metadata().unwrap().permissions().mode();
+        assert_eq!(mode & 0o7, 0, "{mode:o} {}", path.display());
+        if path == folder.0 {
+            break;
+        }
+        path.pop();
+    }
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::{
     fs::{self, File},
     hash::Hasher as _,
     io::{self, BufWriter, Write},
+    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
 };
 
@@ -20,7 +21,8 @@ use bytes::Bytes;
 use twox_hash::XxHash64;
 
 use super::{
-    Origin, Row, VERSION, folder,
+    Origin, Row, VERSION,
+    folder::{self, named},
     schema::{self, COLUMNS, Column, Shape},
 };
 use crate::kernel::clock::Clock;
@@ -73,10 +75,8 @@ impl FileWriter {
         let start_ns = clock.wall_ns(start_ns);
         let path = folder::file(root, &origin.host, start_ns);
         let aside = folder::aside(&path);
-        if let Some(folder) = path.parent() {
-            fs::create_dir_all(folder).map_err(|error| named(folder, &error))?;
-        }
-        let file = File::options().write(true).create_new(true).open(&aside);
+        folder::make(root, &path)?;
+        let file = File::options().write(true).create_new(true).mode(0o640).open(&aside);
         let file = file.map_err(|error| named(&aside, &error))?;
         folder::hold(&file);
         let pair = |key: &str, value: String| KeyValue::new(key.to_owned(), value);
@@ -246,11 +246,6 @@ impl Write for Hashed {
     fn flush(&mut self) -> io::Result<()> {
         self.file.flush()
     }
-}
-
-/// The error with the file's name, of the same kind.
-fn named(path: &Path, error: &io::Error) -> io::Error {
-    io::Error::new(error.kind(), format!("{}: {error}", super::printable(path)))
 }
 
 fn io_error(error: ParquetError) -> io::Error {
