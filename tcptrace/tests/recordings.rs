@@ -182,11 +182,28 @@ fn a_damaged_file_is_refused_by_name() {
         }
     }
     assert!(seen > 50, "{seen} damages were seen");
-    // Beside whole ones it is named, too, before anything is shown.
-    folder.write("whole.parquet", &whole);
+}
+
+/// Beside whole ones it is named, too, and nothing of it is shown: one that is cut off before anything else is, one whose
+/// data are others when its turn comes.
+#[test]
+fn a_damaged_file_among_others() {
+    let folder = Folder::new("damaged-later");
+    let whole = fs::read(V1).unwrap();
+    folder.write("a.parquet", &whole);
+    let cut = folder.write("b.parquet", &whole[..whole.len() / 2]);
     let (status, stdout, stderr) = tcptrace(&["trace"], &folder.0);
     assert_eq!((status, stdout.as_str()), (Some(1), ""));
-    assert!(stderr.contains("cut.parquet") || stderr.contains("flipped.parquet"), "{stderr}");
+    assert!(stderr.contains("b.parquet"), "{stderr}");
+    fs::remove_file(cut).unwrap();
+    let mut bytes = whole;
+    bytes[1_000] ^= 0x10;
+    folder.write("c.parquet", &bytes);
+    let (status, stdout, stderr) = tcptrace(&["trace"], &folder.0);
+    assert_eq!(status, Some(1));
+    assert!(stderr.contains("c.parquet") && stderr.contains("damaged"), "{stderr}");
+    let first = shown(&["trace"], Path::new(V1));
+    assert!(!stdout.is_empty() && first.starts_with(&stdout), "{stdout}");
 }
 
 #[test]

@@ -172,3 +172,18 @@ fn report(shared: &Shared, periods: &Periods, start: &Start<'_>) -> Box<dyn Repo
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Where time ends, so do the tables.
+    #[test]
+    fn tables_end_with_time() {
+        let mut schedule = Schedule { interval_ns: Some(10), tables: None, printed: 0, next_ns: 0 };
+        assert!(schedule.prints(u64::MAX - 15, Moment::Begin));
+        assert_eq!(schedule.due_ns(), Some(u64::MAX - 5));
+        assert!(schedule.prints(u64::MAX - 5, Moment::Due));
+        assert_eq!(schedule.due_ns(), None);
+    }
+}

@@ -199,7 +199,7 @@ impl History {
     pub fn spend(&mut self, state: State, ns: Option<u64>) {
         self.visited |= 1 << state.number();
         if let (Some(ns), Some(spent)) = (ns, self.spent_ns.get_mut(usize::from(state.number()))) {
-            *spent += ns;
+            *spent = spent.saturating_add(ns);
             self.timed |= 1 << state.number();
         }
     }

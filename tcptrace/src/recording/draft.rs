@@ -64,6 +64,8 @@ pub(super) struct Draft {
     raddr: Option<Addr>,
     cause_inferred: bool,
     retransmits: Option<u32>,
+    /// What the times are beyond their µs, in ns.
+    ts_nanos: u64,
     opened_nanos: u64,
     loss: Loss,
     out_rsts: Option<u64>,
@@ -80,6 +82,7 @@ impl Default for Draft {
             raddr: None,
             cause_inferred: false,
             retransmits: None,
+            ts_nanos: 0,
             opened_nanos: 0,
             loss: Loss::default(),
             out_rsts: None,
@@ -105,6 +108,7 @@ impl Draft {
     /// The row; `None` for one that is of no use to anybody.
     pub(super) fn finish(self) -> Option<Row> {
         let Self { what, mut event, v4, .. } = self;
+        event.ts_ns += self.ts_nanos;
         let unspecified = if v4 { Addr::from_be32(0) } else { Addr::default() };
         event.tuple.laddr = self.laddr.unwrap_or(unspecified);
         event.tuple.raddr = self.raddr.unwrap_or(unspecified);
@@ -154,6 +158,17 @@ impl Cell {
     fn number<T: TryFrom<i64>>(&self) -> Option<T> {
         let Self::Number(number) = self else { return None };
         T::try_from(*number).ok()
+    }
+
+    /// A time in µs, as ns; with those beyond it less than `i64::MAX` (the year 2262).
+    fn time(&self) -> Option<u64> {
+        let ns = self.number::<i64>()?.checked_mul(1000)?;
+        u64::try_from(ns).ok().filter(|_| ns < i64::MAX - 1000)
+    }
+
+    /// What a time is beyond its µs.
+    fn nanos(&self) -> Option<u64> {
+        self.number().filter(|ns| *ns < 1000)
     }
 
     fn state(&self) -> Option<State> {
@@ -228,8 +243,8 @@ pub(super) fn reader(column: &str) -> Option<(Shape, Parse, Set)> {
     let text = |parse: Parse, set: Set| (Shape::Text, parse, set);
     let name: Parse = |text| Some(Cell::Name(Arc::from(text)));
     Some(match column {
-        "ts" => time(put!(|d, c| d.event.ts_ns += c.number::<u64>()?.checked_mul(1000)?)),
-        "ts_nanos" => number(put!(|d, c| d.event.ts_ns += c.number::<u64>()?)),
+        "ts" => time(put!(|d, c| d.event.ts_ns = c.time()?)),
+        "ts_nanos" => number(put!(|d, c| d.ts_nanos = c.nanos()?)),
         "kind" => text(what, put!(Kind, |d, kind| d.what = Some(*kind))),
         "id" => text(
             |text| u64::from_str_radix(text, 16).ok().map(|id| Cell::Number(id.cast_signed())),
@@ -287,8 +302,8 @@ pub(super) fn reader(column: &str) -> Option<(Shape, Parse, Set)> {
         "tx_bytes" => number(put!(|d, c| d.totals().tx_bytes = c.number()?)),
         "rx_bytes" => number(put!(|d, c| d.totals().rx_bytes = c.number()?)),
         "srtt_us" => number(put!(|d, c| d.totals().srtt_us = c.number()?)),
-        "opened_ts" => time(put!(|d, c| d.history().opened_ns = Some(c.number::<u64>()?.checked_mul(1000)?))),
-        "opened_ts_nanos" => number(put!(|d, c| d.opened_nanos = c.number()?)),
+        "opened_ts" => time(put!(|d, c| d.history().opened_ns = Some(c.time()?))),
+        "opened_ts_nanos" => number(put!(|d, c| d.opened_nanos = c.nanos()?)),
         "duration_us" => micros(put!(|d, c| d.history().duration_ns = Some(c.number()?))),
         "states" => text(
             |text| {

@@ -3,7 +3,8 @@
 use std::{
     fs::File,
     hash::Hasher as _,
-    io::{self, Read as _, Seek as _},
+    io,
+    os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
 };
 
@@ -12,7 +13,11 @@ use ::parquet::{
     column::reader::{ColumnReader, ColumnReaderImpl},
     data_type::{ByteArray, DataType},
     errors::ParquetError,
-    file::{metadata::FileMetaData, reader::FileReader as _, serialized_reader::SerializedFileReader},
+    file::{
+        metadata::{FileMetaData, ParquetMetaData},
+        reader::FileReader as _,
+        serialized_reader::SerializedFileReader,
+    },
 };
 use twox_hash::XxHash64;
 
@@ -33,6 +38,8 @@ const MEMO: usize = 256;
 pub(super) struct Reader {
     path: PathBuf,
     file: SerializedFileReader<File>,
+    /// The same, as bytes.
+    bytes: File,
     head: Head,
     columns: Vec<Column>,
     /// Row groups not begun.
@@ -60,10 +67,14 @@ struct Column {
 impl Reader {
     /// Opens it, and reads what it says of itself.
     pub(super) fn open(path: &Path, file: File) -> Result<Self, FileError> {
+        let bytes = file.try_clone().map_err(|error| FileError::damaged(path, error))?;
         let file = SerializedFileReader::new(file).map_err(|error| FileError::damaged(path, error))?;
         let metadata = file.metadata().file_metadata();
         let head = head(path, metadata)?;
-        let mut columns = Vec::new();
+        if !counts(file.metadata()) {
+            return Err(FileError::damaged(path, "what it says of the numbers of its rows is no sum"));
+        }
+        let mut columns: Vec<Column> = Vec::new();
         for (index, column) in metadata.schema_descr().columns().iter().enumerate() {
             let name = column.name();
             let Some((shape, parse, set)) = draft::reader(name) else { continue };
@@ -79,6 +90,9 @@ impl Reader {
                     format!("its column {name} is of another type than tcptrace's"),
                 ));
             }
+            if columns.iter().any(|column| column.name == name) {
+                return Err(FileError::foreign(path, format!("it has two columns {name}")));
+            }
             columns.push(Column {
                 index,
                 name: name.to_owned(),
@@ -90,10 +104,17 @@ impl Reader {
                 levels: Vec::new(),
             });
         }
+        for name in ["ts", "ts_nanos", "kind"] {
+            if !columns.iter().any(|column| column.name == name && column.required) {
+                let why = format!("it has no column {name} with a value in every row");
+                return Err(FileError::foreign(path, why));
+            }
+        }
         let groups = 0..file.metadata().num_row_groups();
         Ok(Self {
             path: path.to_owned(),
             file,
+            bytes,
             head,
             columns,
             groups,
@@ -112,8 +133,10 @@ impl Reader {
         if !std::mem::replace(&mut self.verified, true) {
             self.verify()?;
         }
-        if self.left == 0 && !self.next_group()? {
-            return Ok(false);
+        while self.left == 0 {
+            if !self.next_group()? {
+                return Ok(false);
+            }
         }
         let Self { path, columns, left, drafts, .. } = self;
         let count = BATCH.min(*left);
@@ -129,6 +152,7 @@ impl Reader {
         Ok(true)
     }
 
+    /// Begins the next row group, if there is one.
     fn next_group(&mut self) -> Result<bool, FileError> {
         let damaged = |error| FileError::damaged(&self.path, error);
         let Some(group) = self.groups.next() else { return Ok(false) };
@@ -137,7 +161,7 @@ impl Reader {
             column.pages = Some(group.get_column_reader(column.index).map_err(damaged)?);
         }
         self.left = usize::try_from(group.metadata().num_rows()).unwrap_or(0);
-        Ok(self.left > 0)
+        Ok(true)
     }
 
     /// Compares the file with the hash that it was given when it was complete.
@@ -147,18 +171,19 @@ impl Reader {
             return Err(FileError::damaged(&self.path, "it has no checksum"));
         };
         let hashed = || -> io::Result<String> {
-            let mut file = File::open(&self.path)?;
-            file.rewind()?;
-            let mut file = file.take(bytes.parse().unwrap_or(0));
+            let (mut at, mut left) = (0, bytes.parse().unwrap_or(0));
             let (mut hash, mut buffer) = (XxHash64::with_seed(0), vec![0; 1 << 18]);
-            loop {
-                let count = file.read(&mut buffer)?;
+            while left > 0 {
+                let count = self.bytes.read_at(&mut buffer, at)?;
                 if count == 0 {
-                    let pairs = metadata.key_value_metadata().map_or(&[][..], |pairs| pairs);
-                    return Ok(sealed(hash, metadata.schema_descr(), pairs));
+                    break;
                 }
+                let count = count.min(usize::try_from(left).unwrap_or(usize::MAX));
                 hash.write(buffer.get(..count).unwrap_or_default());
+                (at, left) = (at + count as u64, left - count as u64);
             }
+            let pairs = metadata.key_value_metadata().map_or(&[][..], |pairs| pairs);
+            Ok(sealed(hash, metadata.schema_descr(), pairs))
         };
         if hashed().map_err(|error| FileError::damaged(&self.path, error))? != hash {
             return Err(FileError::damaged(&self.path, "its checksum is another"));
@@ -257,6 +282,16 @@ impl Words {
         }
         Ok(())
     }
+}
+
+/// Whether the file, its row groups and their columns agree on how many rows there are: the checksum does not cover that.
+pub(super) fn counts(metadata: &ParquetMetaData) -> bool {
+    let sum = metadata.row_groups().iter().try_fold(0_i64, |sum, group| {
+        let rows = group.num_rows();
+        let agreed = rows >= 0 && group.columns().iter().all(|column| column.num_values() == rows);
+        agreed.then(|| sum.checked_add(rows)).flatten()
+    });
+    sum == Some(metadata.file_metadata().num_rows())
 }
 
 fn value<'a>(metadata: &'a FileMetaData, key: &str) -> Option<&'a str> {

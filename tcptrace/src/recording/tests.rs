@@ -8,7 +8,14 @@ use std::{
     sync::Arc,
 };
 
-use ::parquet::file::{metadata::KeyValue, properties::WriterProperties, writer::SerializedFileWriter};
+use ::parquet::{
+    file::{
+        metadata::{ColumnChunkMetaData, FileMetaData, KeyValue, ParquetMetaData, RowGroupMetaData},
+        properties::WriterProperties,
+        writer::SerializedFileWriter,
+    },
+    schema::{parser::parse_message_type, types::SchemaDescriptor},
+};
 use tcptrace_common::record::{Addr, Tuple};
 
 use super::{
@@ -215,6 +222,74 @@ fn other_parquet_is_refused() {
     write(WriterProperties::builder().set_key_value_metadata(Some(vec![newer])).build());
     let error = folder.read().unwrap_err().to_string();
     assert!(error.contains("its schema has version 2") && error.contains("newer tcptrace"), "{error}");
+}
+
+/// What a file says of itself that its checksum does not cover, or that one without a right checksum claims.
+#[test]
+fn columns_that_are_none_of_ours_are_refused() {
+    let folder = Folder::new("columns");
+    fs::create_dir(&folder.0).unwrap();
+    let pairs = [("version", "1"), ("start_ns", "1"), ("ephemeral_ports", "1-2")];
+    let pairs = pairs.map(|(key, value)| KeyValue::new(format!("tcptrace.{key}"), value.to_owned()));
+    let properties =
+        Arc::new(WriterProperties::builder().set_key_value_metadata(Some(pairs.to_vec())).build());
+    let refused = |columns: &str| {
+        let schema = parse_message_type(&format!("message tcptrace {{ {columns} }}")).unwrap();
+        let file = fs::File::create(folder.0.join("made.parquet")).unwrap();
+        SerializedFileWriter::new(file, Arc::new(schema), Arc::clone(&properties)).unwrap().close().unwrap();
+        folder.read().unwrap_err().to_string()
+    };
+    let all = "REQUIRED INT64 ts; REQUIRED INT64 ts_nanos; REQUIRED BINARY kind;";
+    for (columns, expected) in [
+        ("REQUIRED INT64 ts; REQUIRED BINARY kind;".to_owned(), "no column ts_nanos"),
+        (all.replace("REQUIRED BINARY", "OPTIONAL BINARY"), "no column kind with a value in every row"),
+        (format!("{all} OPTIONAL INT64 pid; OPTIONAL INT64 pid;"), "two columns pid"),
+        (format!("{all} OPTIONAL INT32 pid;"), "its column pid is of another type"),
+        (all.to_owned(), "it has no checksum"),
+    ] {
+        let error = refused(&columns);
+        assert!(error.contains("made.parquet") && error.contains(expected), "{error}");
+    }
+}
+
+#[test]
+fn numbers_of_rows_must_agree() {
+    let schema = Arc::new(SchemaDescriptor::new(schema::schema().unwrap()));
+    let agree = |rows: i64, groups: &[(i64, i64)]| {
+        let group = |(rows, values): &(i64, i64)| {
+            let columns = schema.columns().iter().map(|column| {
+                ColumnChunkMetaData::builder(Arc::clone(column)).set_num_values(*values).build().unwrap()
+            });
+            let group = RowGroupMetaData::builder(Arc::clone(&schema)).set_num_rows(*rows);
+            group.set_column_metadata(columns.collect()).build().unwrap()
+        };
+        let file = FileMetaData::new(2, rows, None, None, Arc::clone(&schema), None);
+        parquet::counts(&ParquetMetaData::new(file, groups.iter().map(group).collect()))
+    };
+    assert!(agree(0, &[]) && agree(5, &[(2, 2), (0, 0), (3, 3)]));
+    assert!(!agree(6, &[(2, 2), (3, 3)]), "the file has more");
+    assert!(!agree(5, &[(2, 2), (3, 4)]), "a column has more");
+    assert!(!agree(1, &[(2, 2), (-1, -1)]), "less than none");
+    assert!(!agree(i64::MIN, &[(i64::MAX, i64::MAX), (1, 1)]), "more than there can be");
+}
+
+/// Times without end are no times.
+#[test]
+fn times_have_bounds() {
+    let take = |name: &str, number: i64, draft: &mut draft::Draft| {
+        let (.., set) = draft::reader(name).unwrap();
+        set(draft, &draft::Cell::Number(number)).is_some()
+    };
+    for name in ["ts", "opened_ts"] {
+        let draft = &mut draft::Draft::default();
+        assert!(take(name, i64::MAX / 1000 - 2, draft));
+        for number in [-1, i64::MAX / 1000, i64::MAX, i64::MIN] {
+            assert!(!take(name, number, draft), "{name} {number}");
+        }
+        let nanos = format!("{name}_nanos");
+        assert!(take(&nanos, 999, draft));
+        assert!(!take(&nanos, 1000, draft) && !take(&nanos, -1, draft));
+    }
 }
 
 /// Every column is read as what it is written as, or tells again what others do.
