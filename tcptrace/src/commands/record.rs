@@ -52,7 +52,7 @@ const BATCH: usize = 1 << 12;
 const WAITING: usize = 1 << 16;
 /// How long until it is seen again whether a writer that was behind has caught up, in ns.
 const RETRY_NS: u64 = 100_000_000;
-/// How long the end waits for the disk before it says so, and before it gives up.
+/// How long the end waits for the disk before it says so, and how long from then on before it gives up.
 const NOTICE: Duration = Duration::from_secs(2);
 const PATIENCE: Duration = Duration::from_secs(90);
 const HOUR_NS: i128 = 3_600_000_000_000;
@@ -93,7 +93,7 @@ async fn finished(args: &Args, written: oneshot::Receiver<io::Result<Written>>) 
     let given_up = async {
         sleep(NOTICE).await;
         log::warn!("waiting for the disk to take the last file in {directory}; Ctrl-C gives it up");
-        stop.after(Some(PATIENCE - NOTICE));
+        stop.after(Some(PATIENCE));
         stop.asked().await;
     };
     let written = tokio::select! {

@@ -43,12 +43,12 @@ impl Loss {
 impl AddAssign for Loss {
     fn add_assign(&mut self, other: Self) {
         for (count, more) in self.full.iter_mut().zip(other.full) {
-            *count += more;
+            *count = count.saturating_add(more);
         }
-        self.skipped += other.skipped;
-        self.unreadable += other.unreadable;
-        self.gaps += other.gaps;
-        self.beyond += other.beyond;
+        self.skipped = self.skipped.saturating_add(other.skipped);
+        self.unreadable = self.unreadable.saturating_add(other.unreadable);
+        self.gaps = self.gaps.saturating_add(other.gaps);
+        self.beyond = self.beyond.saturating_add(other.beyond);
     }
 }
 

@@ -116,8 +116,16 @@ pub(super) fn files(folder: &Path) -> io::Result<Vec<PathBuf>> {
             name.starts_with(['.', '_']) || name.ends_with(ASIDE)
         })
     };
+    // Where links to folders were followed there might be no end.
+    let linked = |path: &PathBuf| {
+        let linked = path.is_dir();
+        if linked {
+            log::warn!("{} is a link to a folder, and left out", super::printable(path));
+        }
+        linked
+    };
     let mut files = walk(folder)?;
-    files.retain(|path| !hidden(path));
+    files.retain(|path| !hidden(path) && !linked(path));
     Ok(files)
 }
 

@@ -126,14 +126,12 @@ fn row(fields: &mut Fields, line: &str) -> Result<Option<Row>, String> {
 }
 
 fn put(fields: &mut Fields, name: &str, value: &Value, draft: &mut Draft) -> Result<(), String> {
-    let (shape, parse, set) = match fields.get(name) {
-        Some(known) => *known,
-        None => {
-            // What nobody knows is not remembered: there may be no end of it.
-            let Some(reader) = draft::reader(name) else { return Ok(()) };
-            *fields.entry(name.to_owned()).or_insert(reader)
-        }
-    };
+    let known = fields.get(name).copied();
+    // What nobody knows is not remembered: there may be no end of it.
+    let Some((shape, parse, set)) = known.or_else(|| draft::reader(name)) else { return Ok(()) };
+    if known.is_none() {
+        fields.insert(name.to_owned(), (shape, parse, set));
+    }
     let cell = match (shape, value) {
         (Shape::Text, Value::String(text)) => parse(text),
         (Shape::Number, Value::Number(number)) => number.as_i64().map(Cell::Number),

@@ -3,7 +3,7 @@
 use std::{
     collections::VecDeque,
     fs,
-    io::{BufRead as _, BufReader},
+    io::{BufRead as _, BufReader, ErrorKind},
     path::{Path, PathBuf},
 };
 
@@ -44,7 +44,9 @@ impl Recording {
         let files = folder::files(path).map_err(missing)?;
         let mut heads = Vec::with_capacity(files.len());
         for file in files {
-            heads.push((Reader::open(&file)?.head().clone(), file));
+            if let Some(reader) = Reader::open_if_there(&file)? {
+                heads.push((reader.head().clone(), file));
+            }
         }
         heads.sort_by(|(one, this), (other, that)| (one.start_ns, this).cmp(&(other.start_ns, that)));
         let Some((head, _)) = heads.first() else {
@@ -81,7 +83,7 @@ impl Recording {
                 self.reader = None;
             }
             let Some(path) = self.left.pop_front() else { return Ok(false) };
-            self.reader = Some(Reader::open(&path)?);
+            self.reader = Reader::open_if_there(&path)?;
         }
     }
 }
@@ -119,6 +121,17 @@ impl Reader {
                 .map(|reader| Self::Parquet(Box::new(reader)));
         }
         ndjson::Reader::open(path, file).map(|reader| Self::Lines(Box::new(reader)))
+    }
+
+    /// The same for a file that was there a moment ago: whoever keeps recordings removes old ones.
+    fn open_if_there(path: &Path) -> Result<Option<Self>, FileError> {
+        match Self::open(path) {
+            Err(_) if path.symlink_metadata().is_err_and(|error| error.kind() == ErrorKind::NotFound) => {
+                log::warn!("{} was removed meanwhile, and is left out", super::printable(path));
+                Ok(None)
+            }
+            opened => opened.map(Some),
+        }
     }
 
     fn head(&self) -> &Head {

@@ -193,6 +193,23 @@ fn others_may_not_read() {
     }
 }
 
+/// A folder that old files are removed from while it is read; and one that has a link to itself in it.
+#[test]
+fn what_is_gone_is_left_out() {
+    let folder = Folder::new("gone");
+    let row = |ts_ns| Row::Event(Event::new(ts_ns, Kind::RstSent, Tuple::default()));
+    for ts_ns in [1, 2, 3] {
+        folder.write(&origin("one"), ts_ns, &[row(ts_ns)]);
+    }
+    symlink(&folder.0, folder.0.join("link")).unwrap();
+    let mut recording = Recording::open(&folder.0).unwrap();
+    let second = folder::files(&folder.0).unwrap().into_iter().nth(1).unwrap();
+    fs::remove_file(second).unwrap();
+    let mut rows = Vec::new();
+    while recording.read(&mut rows).unwrap() {}
+    assert_eq!(rows.iter().map(Row::ts_ns).collect::<Vec<_>>(), [1, 3]);
+}
+
 #[test]
 fn a_view_shows_one_host() {
     let folder = Folder::new("hosts");
