@@ -298,11 +298,12 @@ impl Recorder {
             self.push_socket(&socket, event);
         }
         self.open.clear();
-        let small: Vec<Socket> = self.small.sockets(now_ns).collect();
-        for socket in small {
+        let small = std::mem::take(&mut self.small);
+        for socket in small.sockets(now_ns) {
             let kernel_new = if socket.state == State::SYN_RECV { State::NEW_SYN_RECV } else { State::CLOSE };
             self.push_socket(&socket, Event { kernel_new: Some(kernel_new), ..socket.event(now_ns) });
         }
+        self.small = small;
     }
 
     fn push_socket(&mut self, socket: &Socket, event: Event) {
