@@ -150,6 +150,7 @@ impl<S: Sink> Replay<S> {
                     return Ok(Played::Beyond);
                 }
                 if !matches!(row, Row::Socket(_)) {
+                    // Those of a snapshot, if there was one, are complete.
                     self.stand();
                 }
                 if self.pass_time(row.ts_ns(), output, stop).await.map_err(Halt::Output)? {
