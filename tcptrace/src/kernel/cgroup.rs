@@ -234,7 +234,7 @@ mod tests {
         for (walks, found) in
             [(Walks::Seldom, false), (Walks::Soon, false), (Walks::Never, false), (Walks::AtOnce, true)]
         {
-            let next = Instant::now().checked_add(Duration::from_secs(3600));
+            let next = Instant::now().checked_add(Duration::from_hours(1));
             let mut known = Known { walks, next, ..Known::default() };
             assert_eq!(known.get(root).is_some(), found, "{walks:?}");
             known.next = None;

@@ -19,7 +19,7 @@ pub(super) const FRESH_NS: u64 = 1_000_000_000;
 /// How long HTTP waits for a page.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How old a page may be that is given where no other came in time.
-const STALE: Duration = Duration::from_secs(60);
+const STALE: Duration = Duration::from_mins(1);
 
 /// All that is counted, at a time.
 pub(super) struct Page {
