@@ -25,6 +25,8 @@ pub struct Facts {
     pub namespaces: Vec<Namespace>,
     /// What stands: sockets by group and state.
     pub standing: Vec<Standing>,
+    /// What stood at the beginning, by group and state, where none of it is left: growth is not counted from nothing.
+    pub gone: Vec<Standing>,
     /// Local ports in use, by where their connections go; only where they are many, or ran out.
     pub destinations: Vec<Destination>,
     /// Who listens.
@@ -75,14 +77,35 @@ impl Namespace {
         Some(port(0)?..=port(1)?)
     }
 
+    /// Those that are reserved, in ranges from first to last.
+    fn reserved(&self) -> impl Iterator<Item = (u16, u16)> {
+        let ranges = self.latest.sysctls.all("ip_local_reserved_ports").unwrap_or_default();
+        ranges.chunks_exact(2).filter_map(|range| {
+            let port = |at: usize| range.get(at).and_then(|port| u16::try_from(*port).ok());
+            Some((port(0)?, port(1)?))
+        })
+    }
+
     /// Whether the kernel hands the port out.
     #[must_use]
     pub fn hands_out(&self, port: u16) -> bool {
-        let reserved = self.latest.sysctls.all("ip_local_reserved_ports").unwrap_or_default();
-        let reserved = reserved
-            .chunks_exact(2)
-            .any(|range| range.first() <= Some(&port.into()) && range.last() >= Some(&port.into()));
+        let reserved = self.reserved().any(|(first, last)| (first..=last).contains(&port));
         self.ports().is_some_and(|ports| ports.contains(&port)) && !reserved
+    }
+
+    /// How many ports the kernel hands out; 0 where that is not known.
+    #[must_use]
+    pub fn handed_out(&self) -> u64 {
+        let Some(ports) = self.ports().filter(|ports| !ports.is_empty()) else { return 0 };
+        let (mut next, end) = (u32::from(*ports.start()), u32::from(*ports.end()) + 1);
+        let mut reserved: Vec<(u16, u16)> = self.reserved().collect();
+        reserved.sort_unstable();
+        let mut count = 0;
+        for (first, last) in reserved {
+            count += u32::from(first).min(end).saturating_sub(next);
+            next = next.max(u32::from(last) + 1);
+        }
+        (count + end.saturating_sub(next)).into()
     }
 }
 
@@ -175,10 +198,12 @@ impl Standing {
         }
     }
 
-    /// How many have been in the state for so long, in ns.
+    /// How many have been in the state for so long, in ns: of more than ages are kept of as large a part as of those.
     #[must_use]
     pub fn older_than(&self, ns: u64) -> u64 {
-        self.ages_ns.iter().filter(|age| **age >= ns).count() as u64
+        let old = self.ages_ns.iter().filter(|age| **age >= ns).count() as u64;
+        let known = self.ages_ns.len() as u64;
+        if known < self.count { (old * self.count).checked_div(known).unwrap_or(0) } else { old }
     }
 
     /// How long that one has which has been in the state longest, in ns.
@@ -408,7 +433,15 @@ impl Facts {
     /// The sum of what stands in any of the states, by a coarser grouping, most first.
     pub fn standing(&self, states: &[State], coarser: impl Fn(Group) -> Group) -> Vec<Standing> {
         let wanted = |standing: &&Standing| standing.state.is_some_and(|state| states.contains(&state));
-        sum(self.standing.iter().filter(wanted), coarser)
+        let mut gone: FxHashMap<Group, u64> = FxHashMap::default();
+        for part in self.gone.iter().filter(wanted) {
+            *gone.entry(coarser(part.group)).or_default() += part.before;
+        }
+        let mut sums = sum(self.standing.iter().filter(wanted), &coarser);
+        for sum in &mut sums {
+            sum.before += gone.get(&coarser(sum.group)).copied().unwrap_or(0);
+        }
+        sums
     }
 
     /// How many connections of a service there are, but for those in TIME_WAIT.

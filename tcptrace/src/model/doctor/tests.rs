@@ -11,14 +11,17 @@ use self::made::{
     queue, spread, standing, stat, strays, tenths, whole,
 };
 use super::{
-    Facts, Finding, Group, Limits, RULES, Severity,
+    Facts, Finding, Group, Limits, RULES, Severity, Watch,
     facts::{Destination, Listener, Restarts, Seconds},
     judge,
 };
 use crate::model::{
     cause::Cause,
+    event::Role,
     health::{Descriptors, Snmp, Sockstat},
+    socket::Socket,
     state::State,
+    tally::{By, Tally},
 };
 
 /// From where on something is a finding.
@@ -266,6 +269,60 @@ fn severities() {
         ("more than the queue holds", cookies(1), Some(Critical)),
     ] {
         assert_eq!(worst(&facts), expected, "{what}");
+    }
+}
+
+/// As many stand as at the beginning, but of others: none of the first peers is left to count them from.
+#[test]
+fn other_peers_are_no_growth() {
+    let socket = |peer, lport| Socket {
+        id: None,
+        tuple: Tuple { laddr: addr(1), lport, raddr: addr(peer), rport: 443, netns: 1 },
+        state: State::CLOSE_WAIT,
+        since_ns: None,
+        at_latest_ns: None,
+        role: Some(Role::Client),
+        owner: Some(owner()),
+        uid: None,
+        cgroup: 0,
+    };
+    let sockets = |peer, count| (0..count).map(move |number| socket(peer, 40_000 + number));
+    let tally = Tally::new(By::Port, 32_768..=60_999, false);
+    let mut watch = Watch::default();
+    watch.begin(sockets(7, 100), &tally, SECOND);
+    let growth = |count| {
+        let facts = watch.facts(sockets(8, count), &tally, 11 * SECOND);
+        let sums = facts.standing(&[State::CLOSE_WAIT], Group::any_peer);
+        assert_eq!(sums.len(), 1);
+        assert_eq!((sums[0].count, sums[0].group.raddr), (count.into(), Some(addr(8))));
+        sums[0].growth()
+    };
+    assert_eq!(growth(100), 0);
+    assert_eq!(growth(130), 30);
+}
+
+/// Ages are kept of some only: a large leak is no smaller for that.
+#[test]
+fn ages_stand_for_those_that_are_not_kept() {
+    let mut all = standing(State::CLOSE_WAIT, 10_000, 0, 8.0).standing.remove(0);
+    all.ages_ns[5_000..].fill(SECOND);
+    all.count = 40_000;
+    assert_eq!((all.older_than(5 * SECOND), all.older_than(9 * SECOND)), (20_000, 0));
+    let grown = Facts { standing: vec![all], ..facts() };
+    assert_eq!(judge(&grown, &Limits::default())[0].rule, "close-wait-leak");
+}
+
+/// Counting says the same as asking for each port.
+#[test]
+fn reserved_ports_are_not_handed_out() {
+    for reserved in [&[][..], &[1.0, 5.0], &[90.0, 100.0, 150.0, 150.0, 195.0, 300.0], &[1.0, 65_535.0]]
+        .into_iter()
+        .chain([&[150.0, 160.0, 120.0, 155.0, 140.0, 141.0][..], &[100.0, 199.0]])
+    {
+        let range: (&str, &[f64]) = ("ip_local_port_range", &[100.0, 199.0]);
+        let namespace = namespace(Snmp::default(), &[range, ("ip_local_reserved_ports", reserved)]);
+        let count = (0..=u16::MAX).filter(|port| namespace.hands_out(*port)).count() as u64;
+        assert_eq!(namespace.handed_out(), count, "{reserved:?}");
     }
 }
 

@@ -282,6 +282,14 @@ impl Watch {
         let mut namespaces: Vec<Namespace> = self.namespaces.values().cloned().collect();
         namespaces.sort_by_key(Namespace::netns);
         let before = |key: &(Group, State, bool)| self.standing_before.get(key).copied().unwrap_or(0);
+        let gone = self.standing_before.iter().filter(|(key, _)| !standing.contains_key(key));
+        let gone = gone.map(|(&(group, state, minisocks), &before)| Standing {
+            group,
+            state: Some(state),
+            minisocks,
+            before,
+            ..Standing::default()
+        });
         let listener = |(&(_, tuple), queue): (&(u64, Tuple), &Queue)| Listener {
             tuple,
             owner: owners.get(&tuple).copied().flatten(),
@@ -293,6 +301,7 @@ impl Watch {
         Facts {
             watched_ns: now_ns.saturating_sub(self.begun_ns),
             namespaces,
+            gone: gone.collect(),
             standing: standing
                 .into_iter()
                 .map(|(key, standing)| Standing { before: before(&key), ..standing })

@@ -45,7 +45,7 @@ fn one(facts: &Facts, limits: &Limits, destination: &Destination) -> Option<Find
         *destination;
     let namespace = facts.namespace(netns)?;
     let ports = namespace.ports()?;
-    let all = ports.clone().filter(|port| namespace.hands_out(*port)).count() as u64;
+    let all = namespace.handed_out();
     let reusable = reuses(namespace, destination);
     let taken = if reusable { used - time_wait } else { used };
     let growth = facts.per_second(used.saturating_sub(before));
