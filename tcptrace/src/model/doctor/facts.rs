@@ -488,6 +488,12 @@ impl Facts {
         self.namespaces.iter().find(|namespace| namespace.netns() == netns)
     }
 
+    /// The network namespace that was read last: what is the host's is true there.
+    #[must_use]
+    pub fn newest(&self) -> Option<&Namespace> {
+        self.namespaces.iter().max_by_key(|namespace| namespace.latest.counters.at_ns)
+    }
+
     /// So many in the time watched, by second.
     #[must_use]
     pub fn per_second(&self, count: u64) -> f64 {

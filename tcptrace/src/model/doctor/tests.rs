@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod made;
+mod watch;
 
 use tcptrace_common::record::Tuple;
 
@@ -11,17 +12,14 @@ use self::made::{
     queue, spread, standing, stat, strays, tenths, whole,
 };
 use super::{
-    Facts, Finding, Group, Limits, RULES, Severity, Watch,
+    Facts, Finding, Group, Limits, RULES, Severity,
     facts::{Destination, Listener, Restarts, Seconds},
     judge,
 };
 use crate::model::{
     cause::Cause,
-    event::Role,
     health::{Descriptors, Snmp, Sockstat},
-    socket::Socket,
     state::State,
-    tally::{By, Tally},
 };
 
 /// From where on something is a finding.
@@ -270,35 +268,6 @@ fn severities() {
     ] {
         assert_eq!(worst(&facts), expected, "{what}");
     }
-}
-
-/// As many stand as at the beginning, but of others: none of the first peers is left to count them from.
-#[test]
-fn other_peers_are_no_growth() {
-    let socket = |peer, lport| Socket {
-        id: None,
-        tuple: Tuple { laddr: addr(1), lport, raddr: addr(peer), rport: 443, netns: 1 },
-        state: State::CLOSE_WAIT,
-        since_ns: None,
-        at_latest_ns: None,
-        role: Some(Role::Client),
-        owner: Some(owner()),
-        uid: None,
-        cgroup: 0,
-    };
-    let sockets = |peer, count| (0..count).map(move |number| socket(peer, 40_000 + number));
-    let tally = Tally::new(By::Port, 32_768..=60_999, false);
-    let mut watch = Watch::default();
-    watch.begin(sockets(7, 100), &tally, SECOND);
-    let growth = |count| {
-        let facts = watch.facts(sockets(8, count), &tally, 11 * SECOND);
-        let sums = facts.standing(&[State::CLOSE_WAIT], Group::any_peer);
-        assert_eq!(sums.len(), 1);
-        assert_eq!((sums[0].count, sums[0].group.raddr), (count.into(), Some(addr(8))));
-        sums[0].growth()
-    };
-    assert_eq!(growth(100), 0);
-    assert_eq!(growth(130), 30);
 }
 
 /// Ages are kept of some only: a large leak is no smaller for that.

@@ -25,6 +25,11 @@ const GROUPS: usize = 8192;
 /// Destinations with fewer ports in use are none of interest.
 const FEW: u64 = 50;
 
+/// Connections of which it is known when something was said last, at most.
+const QUIET: usize = 65_536;
+/// What was not seen for so long before the period that ends is gone, in ns: looks at a busy host can be minutes apart.
+const GONE_NS: u64 = 300_000_000_000;
+
 /// Where connections go: from an address to an address and a port, in a network namespace.
 type Route = (u32, Addr, Addr, u16);
 
@@ -86,7 +91,9 @@ struct Restarting {
 impl Watch {
     /// The time to be judged begins: what stands now is what growth is counted from. `sockets`: the full ones.
     pub fn begin(&mut self, sockets: impl Iterator<Item = Socket>, tally: &Tally, now_ns: u64) {
+        let seen_ns = self.begun_ns.saturating_sub(GONE_NS);
         self.begun_ns = now_ns;
+        self.forget(seen_ns);
         self.opened.clear();
         self.ends.clear();
         self.lives.clear();
@@ -105,6 +112,14 @@ impl Watch {
         self.used_before = used;
     }
 
+    /// Forgets network namespaces that were read last before then, and who listened there: nobody reads them any more.
+    fn forget(&mut self, seen_ns: u64) {
+        let Self { namespaces, listeners, .. } = self;
+        let is_gone = |namespace: &Namespace| namespace.latest.counters.at_ns < seen_ns;
+        listeners.retain(|(_, tuple), _| !namespaces.get(&tuple.netns).is_some_and(is_gone));
+        namespaces.retain(|_, namespace| !is_gone(namespace));
+    }
+
     /// Takes what a look or a survey found, at `now_ns`.
     pub fn surveyed(&mut self, survey: &Survey, now_ns: u64) {
         for health in &survey.health {
@@ -113,6 +128,10 @@ impl Watch {
             known.or_insert_with(first).latest = health.clone();
         }
         self.unsettled.clear();
+        if survey.sockets.iter().any(|found| found.state == State::ESTABLISHED) {
+            // A survey of all: who is not in it is gone.
+            self.quiet.clear();
+        }
         for found in survey.sockets.iter().filter(|found| found.form != Form::Minisock) {
             match found.state {
                 State::LISTEN => self.listener(found, now_ns),
@@ -144,7 +163,17 @@ impl Watch {
             tx_bytes: totals.tx_bytes,
             rx_bytes: totals.rx_bytes,
         };
-        self.quiet.insert(found.cookie, quiet);
+        if self.quiet.len() < QUIET {
+            self.quiet.insert(found.cookie, quiet);
+        }
+    }
+
+    /// Cookies of those of which it is known when something was said last.
+    #[cfg(test)]
+    pub(super) fn silent(&self) -> Vec<u64> {
+        let mut cookies: Vec<u64> = self.quiet.keys().copied().collect();
+        cookies.sort_unstable();
+        cookies
     }
 
     /// Takes what happened.

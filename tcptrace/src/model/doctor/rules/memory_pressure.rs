@@ -13,7 +13,7 @@ pub(super) static RULE: Rule = Rule { name: "memory-pressure", thresholds: &[&US
 
 fn judge(facts: &Facts, limits: &Limits) -> Vec<Finding> {
     // The pages are the host's, the same in every namespace; so is the limit.
-    let Some(namespace) = facts.namespaces.first() else { return Vec::new() };
+    let Some(namespace) = facts.newest() else { return Vec::new() };
     let pages = namespace.latest.sockstat.pages;
     let memory = facts.namespaces.iter().find_map(|namespace| namespace.latest.sysctls.all("tcp_mem"));
     let Some(&[low, pressure, most]) = memory else { return Vec::new() };

@@ -13,7 +13,7 @@ pub(super) static RULE: Rule = Rule { name: "orphan-pressure", thresholds: &[&US
 
 fn judge(facts: &Facts, limits: &Limits) -> Vec<Finding> {
     // The count of orphans is the host's, the same in every namespace; so is the limit.
-    let Some(namespace) = facts.namespaces.first() else { return Vec::new() };
+    let Some(namespace) = facts.newest() else { return Vec::new() };
     let orphans = namespace.latest.sockstat.orphans;
     let Some(most) = facts.namespaces.iter().find_map(|one| one.latest.sysctls.count("tcp_max_orphans"))
     else {
