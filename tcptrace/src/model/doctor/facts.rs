@@ -29,7 +29,7 @@ pub struct Facts {
     pub gone: Vec<Standing>,
     /// Local ports in use, by where their connections go; only where they are many, or ran out.
     pub destinations: Vec<Destination>,
-    /// Who listens.
+    /// Who listens, whatever a filter says: whether somebody does is a matter of others, too.
     pub listeners: Vec<Listener>,
     /// Connections that ended, by group, cause and the state that the end met.
     pub ends: Vec<Ends>,
@@ -257,10 +257,14 @@ pub struct Listener {
     pub queue: u32,
     /// The most that were seen waiting.
     pub most: u32,
+    /// The most that were seen waiting in any other look.
+    pub again: u32,
     /// How many may wait; 0 where that is not known.
     pub backlog: u32,
     /// SYNs and handshakes that it dropped meanwhile.
     pub drops: u64,
+    /// Whether a filter lets it through.
+    pub wanted: bool,
 }
 
 /// Times that are alike or not, in ns.
@@ -444,13 +448,17 @@ impl Facts {
         sums
     }
 
-    /// How many connections of a service there are, but for those in TIME_WAIT.
+    /// How many connections a service has, but for those in TIME_WAIT, or had until they ended meanwhile.
     #[must_use]
     pub fn connections(&self, service: Group) -> u64 {
-        let is_one = |part: &&Standing| {
+        let stands = |part: &&Standing| {
             part.state != Some(State::TIME_WAIT) && part.group.service() == service.service()
         };
-        self.standing.iter().filter(is_one).map(|part| part.count).sum()
+        // What was never opened is none.
+        let ended =
+            |part: &&Ends| part.hit != Some(State::SYN_SENT) && part.group.service() == service.service();
+        let stand: u64 = self.standing.iter().filter(stands).map(|part| part.count).sum();
+        stand + self.ends.iter().filter(ended).map(|part| part.count).sum::<u64>()
     }
 
     /// The sum of what ended for any of the causes, by a coarser grouping, most first.
@@ -486,6 +494,11 @@ impl Facts {
     #[must_use]
     pub fn namespace(&self, netns: u32) -> Option<&Namespace> {
         self.namespaces.iter().find(|namespace| namespace.netns() == netns)
+    }
+
+    /// The listeners that are to be judged.
+    pub fn wanted_listeners(&self) -> impl Iterator<Item = &Listener> {
+        self.listeners.iter().filter(|listener| listener.wanted || !self.filtered)
     }
 
     /// The network namespace that was read last: what is the host's is true there.

@@ -25,8 +25,10 @@ pub(super) struct Strays {
     reset: FxHashSet<Ends>,
     /// Ends that sent one.
     sent: FxHashSet<Ends>,
-    /// Ends that this host gave up with a RST: what still comes for them is no wonder.
+    /// Ends that this host gave up with a RST, or had given up before: what still comes for them is no wonder.
     aborted: FxHashSet<Ends>,
+    /// Those of the time before: segments are late by more than a moment.
+    aborted_before: FxHashSet<Ends>,
     /// Segments that no connection was for.
     unclaimed: FxHashMap<Key, Counts>,
 }
@@ -58,6 +60,11 @@ fn remember(set: &mut FxHashSet<Ends>, tuple: &Tuple) {
 }
 
 impl Strays {
+    /// The time to be judged begins.
+    pub(super) fn begin(&mut self) {
+        *self = Self { aborted_before: std::mem::take(&mut self.aborted), ..Self::default() };
+    }
+
     /// Takes what happened.
     pub(super) fn event(&mut self, event: &Event, tally: &Tally) {
         match event.kind {
@@ -66,6 +73,8 @@ impl Strays {
                 remember(&mut self.sent, &event.tuple);
                 if event.reason.as_deref() == Some("NO_SOCKET") {
                     self.stray(&event.tuple, tally);
+                } else {
+                    remember(&mut self.aborted, &event.tuple);
                 }
             }
             Kind::Transition if event.verdict.is_some_and(|verdict| verdict.cause.sends_reset()) => {
@@ -76,7 +85,8 @@ impl Strays {
     }
 
     fn stray(&mut self, tuple: &Tuple, tally: &Tally) {
-        if self.aborted.contains(&ends(tuple)) {
+        let ends = ends(tuple);
+        if self.aborted.contains(&ends) || self.aborted_before.contains(&ends) {
             return;
         }
         let Tuple { laddr, raddr, lport, rport, netns } = *tuple;

@@ -140,7 +140,7 @@ fn rows() -> Vec<Row> {
             ended(Cause::LocalAbortLinger, State::ESTABLISHED, count, 3.0)
         }),
         row("linger-zero", "in-seconds", From, |seconds| {
-            ended(Cause::LocalAbortLinger, State::ESTABLISHED, 10.0, seconds)
+            ended(Cause::LocalAbortLinger, State::ESTABLISHED, 50.0, seconds)
         }),
         row("closed-port", "count", From, |count| strays(true, 1, whole(count))),
         row("closed-port", "ports", From, |ports| strays(true, whole(ports), 1)),
@@ -281,6 +281,46 @@ fn ages_stand_for_those_that_are_not_kept() {
     assert_eq!(judge(&grown, &Limits::default())[0].rule, "close-wait-leak");
 }
 
+/// Ten clients of a thousand are gone, and the others have closed meanwhile: that is usual. What was never opened is no excuse.
+#[test]
+fn dead_clients_among_many_are_usual() {
+    for (state, rule) in [(State::FIN_WAIT1, "fin-wait1-stuck"), (State::LAST_ACK, "last-ack-stuck")] {
+        let found = |cause, hit| {
+            let ends = ended(cause, hit, 990.0, 3.0).ends;
+            let found = judge(&Facts { ends, ..standing(state, 10, 0, 9.0) }, &Limits::default());
+            found.iter().any(|finding| finding.rule == rule)
+        };
+        assert!(!found(Cause::PeerFin, State::TIME_WAIT), "{rule}");
+        assert!(found(Cause::NoLocalPort, State::SYN_SENT), "{rule}");
+    }
+}
+
+/// A queue that was full at one look may have been a burst.
+#[test]
+fn one_look_at_a_queue_is_not_enough() {
+    let found = |again, drops| {
+        let mut facts = queue(128, 128, drops, drops);
+        facts.listeners[0].again = again;
+        !judge(&facts, &Limits::default()).is_empty()
+    };
+    assert_eq!([found(0, 0), found(100, 0), found(103, 0), found(0, 1)], [false, false, true, true]);
+}
+
+/// Of a listener that a filter keeps out nothing is told, but that somebody listens there.
+#[test]
+fn listeners_that_a_filter_keeps_out() {
+    let found = |filtered, wanted| {
+        let mut facts = Facts { filtered, ..queue(128, 128, 0, 0) };
+        facts.listeners[0].wanted = wanted;
+        let range: (&str, &[f64]) = ("ip_local_port_range", &[50.0, 60_999.0]);
+        facts.namespaces = vec![namespace(Snmp::default(), &[range])];
+        judge(&facts, &Limits::default()).into_iter().map(|finding| finding.rule).collect::<Vec<_>>()
+    };
+    assert_eq!(found(false, false), ["accept-queue-full", "sysctls"]);
+    assert_eq!(found(true, true), ["accept-queue-full", "sysctls"]);
+    assert!(found(true, false).is_empty());
+}
+
 /// Counting says the same as asking for each port.
 #[test]
 fn reserved_ports_are_not_handed_out() {
@@ -346,6 +386,7 @@ fn the_worst_are_told() {
     let listener = |port| Listener {
         tuple: Tuple { lport: port, ..Tuple::default() },
         most: u32::from(port),
+        again: u32::from(port),
         backlog: u32::from(port),
         ..Listener::default()
     };

@@ -66,6 +66,8 @@ struct Quiet {
 struct Queue {
     length: u32,
     most: u32,
+    /// The most of any other look.
+    again: u32,
     backlog: u32,
     drops_before: u32,
     drops: u32,
@@ -99,12 +101,12 @@ impl Watch {
         self.lives.clear();
         self.retransmits.clear();
         self.restarts.clear();
-        self.strays = Strays::default();
+        self.strays.begin();
         for namespace in self.namespaces.values_mut() {
             namespace.first = namespace.latest.clone();
         }
         for queue in self.listeners.values_mut() {
-            queue.most = queue.length;
+            (queue.most, queue.again) = (queue.length, 0);
             queue.drops_before = queue.drops;
         }
         let Counted { standing, used } = self.count(sockets, tally, now_ns);
@@ -148,6 +150,8 @@ impl Watch {
         let new = Queue { drops_before: found.drops, ..Queue::default() };
         let queue = self.listeners.entry((found.cookie, found.tuple)).or_insert(new);
         queue.length = found.receive_queue;
+        let least = queue.most.min(found.receive_queue);
+        queue.again = queue.again.max(least);
         queue.most = queue.most.max(found.receive_queue);
         queue.backlog = found.send_queue;
         queue.drops = found.drops;
@@ -322,8 +326,10 @@ impl Watch {
         let listener = |(&(_, tuple), queue): (&(u64, Tuple), &Queue)| Listener {
             tuple,
             owner: owners.get(&tuple).copied().flatten(),
+            wanted: owners.contains_key(&tuple),
             queue: queue.length,
             most: queue.most,
+            again: queue.again,
             backlog: queue.backlog,
             drops: u64::from(queue.drops.saturating_sub(queue.drops_before)),
         };

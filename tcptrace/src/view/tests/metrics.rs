@@ -122,7 +122,8 @@ fn every_metric_is_documented_and_there_is_no_other() {
 
 #[test]
 fn every_rule_is_there_and_none_of_its_findings_is_left_out() {
-    let full = Listener { tuple: event(0).tuple, owner: None, queue: 5, most: 5, backlog: 4, drops: 0 };
+    let full =
+        Listener { tuple: event(0).tuple, queue: 5, most: 5, again: 5, backlog: 4, ..Listener::default() };
     let facts = Facts { listeners: vec![full; 7], ..Facts::default() };
     let findings = doctor::count(&facts, &Limits::default());
     let text = encode(&registry(Exposition { findings, ..exposition() }), Format::Prometheus);

@@ -27,12 +27,14 @@ pub(super) static RULE: Rule = Rule { name: "accept-queue-full", thresholds: &[&
 fn judge(facts: &Facts, limits: &Limits) -> Vec<Finding> {
     let counted = |netns| facts.namespace(netns).map(Namespace::counted).unwrap_or_default();
     let judged = |listener: &Listener| {
-        let Listener { tuple, owner, queue, most, backlog, drops } = *listener;
+        let Listener { tuple, owner, queue, most, again, backlog, drops, .. } = *listener;
         let Snmp { listen_overflows: over, listen_drops, .. } = counted(tuple.netns);
         // sk_acceptq_is_full(): one more than the backlog may wait.
         let is_full = backlog > 0 && most >= backlog && u64::from(most) >= limits.count(&RULE, &WAITING);
-        let near = percent(most.into(), backlog.into()) >= limits.of(&RULE, &FULL)
-            && u64::from(most) >= limits.count(&RULE, &WAITING);
+        // One look can meet a burst that is accepted at once; what waits at two, or does not fit, is more.
+        let waiting = if drops > 0 { most } else { again };
+        let near = percent(waiting.into(), backlog.into()) >= limits.of(&RULE, &FULL)
+            && u64::from(waiting) >= limits.count(&RULE, &WAITING);
         // A burst between two looks is not seen, but counted. A listener drops for other reasons, too, unless all drops of
         // the namespace are overflows.
         let dropping = drops > 0 && over > 0 && (backlog == 0 || most >= backlog || listen_drops <= over);
@@ -89,5 +91,5 @@ fn judge(facts: &Facts, limits: &Limits) -> Vec<Finding> {
                 .more(format!("tcptrace hist 1{filter}")),
         )
     };
-    facts.listeners.iter().filter_map(judged).collect()
+    facts.wanted_listeners().filter_map(judged).collect()
 }

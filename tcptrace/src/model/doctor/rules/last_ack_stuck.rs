@@ -21,7 +21,7 @@ static PART: Threshold = Threshold {
     name: "part",
     default: 2.0,
     unit: Unit::Percent,
-    why: "of the connections of the service; some clients on the Internet are always gone",
+    why: "of the connections of the service, those that ended meanwhile among them; some clients on the Internet are always gone",
 };
 const STATES: [State; 2] = [State::LAST_ACK, State::CLOSING];
 
@@ -53,7 +53,7 @@ fn judge(facts: &Facts, limits: &Limits) -> Vec<Finding> {
             Finding::new(&RULE, Severity::Warning, title)
                 .about(all.group, all.owner, old)
                 .evidence(format!(
-                    "{part:.0} % of its connections; the oldest has been there for {} at least",
+                    "{part:.0} % of its connections, with those that ended meanwhile; the oldest has been there for {} at least",
                     span(all.oldest_ns())
                 ))
                 .evidence_if(all.window_closed > 0, || {

@@ -10,9 +10,9 @@ use crate::model::{
 
 static COUNT: Threshold = Threshold {
     name: "count",
-    default: 10.0,
+    default: 50.0,
     unit: Unit::Count,
-    why: "a few are health checks, which may do that",
+    why: "fewer are health checks, which may do that",
 };
 static SECONDS: Threshold = Threshold {
     name: "in-seconds",

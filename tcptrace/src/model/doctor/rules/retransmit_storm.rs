@@ -24,9 +24,9 @@ static SECONDS: Threshold = Threshold {
 };
 static PART: Threshold = Threshold {
     name: "part",
-    default: 0.1,
+    default: 1.0,
     unit: Unit::Percent,
-    why: "of all segments sent in the network namespace; below, a busy host only has its usual loss",
+    why: "of all segments sent in the network namespace; less is usual over the Internet",
 };
 
 pub(super) static RULE: Rule =

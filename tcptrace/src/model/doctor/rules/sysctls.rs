@@ -155,7 +155,7 @@ fn ports(facts: &Facts, namespace: &Namespace, limits: &Limits) -> Vec<Harm> {
     }
     // Who listens above 32768 may have let the kernel choose; below, the range was made to reach there.
     let taken = |port: u16| namespace.hands_out(port) && port < USUAL_FIRST;
-    for listener in facts.listeners.iter().filter(|listener| listener.tuple.netns == namespace.netns()) {
+    for listener in facts.wanted_listeners().filter(|listener| listener.tuple.netns == namespace.netns()) {
         let port = listener.tuple.lport;
         let setting = format!("{setting} reaches port {port} of {}", who(listener.owner));
         if taken(port) && !harms.iter().any(|(known, ..)| *known == setting) {

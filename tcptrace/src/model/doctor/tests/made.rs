@@ -83,8 +83,9 @@ pub(super) fn queue(most: u64, backlog: u64, drops: u64, overflows: u64) -> Fact
     let small = |number| u32::try_from(number).unwrap();
     let counters = Snmp { listen_overflows: overflows, listen_drops: drops, ..Snmp::default() };
     let tuple = Tuple { lport: 80, ..Tuple::default() };
+    let most = small(most);
     let listener =
-        Listener { tuple, most: small(most), backlog: small(backlog), drops, ..Listener::default() };
+        Listener { tuple, most, again: most, backlog: small(backlog), drops, ..Listener::default() };
     Facts { listeners: vec![listener], namespaces: vec![namespace(counters, &[])], ..facts() }
 }
 

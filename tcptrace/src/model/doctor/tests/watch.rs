@@ -4,8 +4,8 @@ use tcptrace_common::record::Tuple;
 
 use super::made::{SECOND, addr, owner};
 use crate::model::{
-    doctor::{Facts, Group, Watch},
-    event::Role,
+    doctor::{Facts, Group, Watch, facts::Namespace},
+    event::{Event, Kind, Role},
     found::{Counters, Form, Found, Survey},
     health::{Health, Snmp},
     socket::Socket,
@@ -60,7 +60,7 @@ fn look(netns: u32, second: u64) -> Survey {
 fn known(facts: &Facts) -> (Vec<u32>, Vec<u32>) {
     let mut listeners: Vec<u32> = facts.listeners.iter().map(|listener| listener.tuple.netns).collect();
     listeners.sort_unstable();
-    (facts.namespaces.iter().map(|namespace| namespace.netns()).collect(), listeners)
+    (facts.namespaces.iter().map(Namespace::netns).collect(), listeners)
 }
 
 /// A network namespace that is gone is judged for some minutes, since a look can take long, and then no more.
@@ -74,7 +74,7 @@ fn namespaces_that_are_gone_are_forgotten() {
         watch.begin(std::iter::empty(), &tally, begins * SECOND);
         let facts = watch.facts(std::iter::empty(), &tally, begins * SECOND);
         assert_eq!(known(&facts), (expected.clone(), expected), "{begins}");
-        assert_eq!(facts.newest().map(|namespace| namespace.netns()), Some(2));
+        assert_eq!(facts.newest().map(Namespace::netns), Some(2));
     }
 }
 
@@ -97,4 +97,29 @@ fn silence_is_kept_of_what_is_there() {
         watch.surveyed(&survey, SECOND);
         assert_eq!(watch.silent(), expected);
     }
+}
+
+/// What comes late for a connection that this host has reset is no stray, even if that was before the period began.
+#[test]
+fn segments_of_what_was_reset_are_no_strays() {
+    let tally = tally();
+    let mut watch = Watch::default();
+    let sent = |rport, reason: &str| Event {
+        reason: Some(reason.into()),
+        ..Event::new(SECOND, Kind::RstSent, Tuple { lport: 40_000, rport, ..Tuple::default() })
+    };
+    let strays = |watch: &Watch| -> Vec<(u16, u64)> {
+        let facts = watch.facts(std::iter::empty(), &tally, SECOND);
+        facts.strays.iter().map(|stray| (stray.port, stray.count)).collect()
+    };
+    watch.event(&sent(80, "TCP_TIMEWAIT_SOCKET"), &tally);
+    for _ in 0..2 {
+        watch.event(&sent(80, "NO_SOCKET"), &tally);
+        watch.event(&sent(81, "NO_SOCKET"), &tally);
+        assert_eq!(strays(&watch), [(81, 1)]);
+        watch.begin(std::iter::empty(), &tally, SECOND);
+        assert_eq!(strays(&watch), []);
+    }
+    watch.event(&sent(80, "NO_SOCKET"), &tally);
+    assert_eq!(strays(&watch), [(80, 1)], "that was long ago");
 }
