@@ -62,8 +62,8 @@ impl Curl {
 /// Watches with flags that are made from curl's process id, while curl fetches from us.
 fn while_curl_fetches(
     first: &str,
-    args: impl FnOnce(u32) -> Vec<String> + Send,
-    check: impl FnOnce(Trace, Ends, u32) + Send,
+    args: impl Fn(u32) -> Vec<String> + Sync,
+    check: impl Fn(Trace, Ends, u32) + Sync,
 ) {
     scenario(|net| {
         let curl = Curl::new(first);
@@ -257,7 +257,7 @@ fn control_groups() {
     ] {
         while_curl_fetches(
             &inner.enter(),
-            |_| args,
+            |_| args.clone(),
             |trace, ends, pid| {
                 let log = tells_of_curl(trace, ends, pid);
                 for event in &log.events {

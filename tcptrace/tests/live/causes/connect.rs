@@ -59,10 +59,10 @@ fn refused() {
 
 /// Something happens to a connect whose SYNs are lost, and no other end hears of it.
 fn unanswered<'a>(
-    act: impl FnOnce(&Wire<'_>, &Watch, Socket) + Send,
+    act: impl Fn(&Wire<'_>, &Watch, Socket) + Sync,
     story: &'a [&'a str],
     cause: &'a str,
-    more: impl FnOnce(Fate<'a>) -> Fate<'a> + Send,
+    more: impl Fn(Fate<'a>) -> Fate<'a> + Sync,
 ) {
     wire_scenario(|wire| {
         let watch = Watch::both(wire);

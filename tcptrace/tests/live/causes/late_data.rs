@@ -19,8 +19,8 @@ use crate::{
 
 /// The client closes and something happens.
 fn data_for(
-    prepare: impl FnOnce(&Wire<'_>) + Send,
-    act: impl FnOnce(&Wire<'_>, &Watch, &TcpStream) + Send,
+    prepare: impl Fn(&Wire<'_>) + Sync,
+    act: impl Fn(&Wire<'_>, &Watch, &TcpStream) + Sync,
     client_fate: &[&str],
     server_fate: &[&str],
 ) {

@@ -55,7 +55,7 @@ fn in_established() {
 
 /// A RST in a state of the client's, for it and for the server, in the state that that is in.
 fn hits(
-    prepare: impl FnOnce(&Wire<'_>, &Watch, Pair) -> (TcpListener, Vec<TcpStream>, Ends) + Send,
+    prepare: impl Fn(&Wire<'_>, &Watch, Pair) -> (TcpListener, Vec<TcpStream>, Ends) + Sync,
     client: &[&str],
     server: &[&str],
 ) {

@@ -29,8 +29,8 @@ fn await_error(client: &TcpStream, kind: io::ErrorKind) {
 
 /// The client sends into the void, and learns of it; the server never does.
 fn unacknowledged(
-    prepare: impl FnOnce(&Wire<'_>, &TcpStream) + Send,
-    during: impl FnOnce(&Wire<'_>) + Send,
+    prepare: impl Fn(&Wire<'_>, &TcpStream) + Sync,
+    during: impl Fn(&Wire<'_>) + Sync,
     error: io::ErrorKind,
     story: &[&str],
     cause: &str,

@@ -18,7 +18,7 @@ use crate::support::{
 };
 
 /// Serves, lets something be done to it, and then watches a connection as if nothing had been.
-fn goes_on_after(harm: impl FnOnce(&Netns, &Serve) + Send) {
+fn goes_on_after(harm: impl Fn(&Netns, &Serve) + Sync) {
     scenario(|net| {
         let serve = Serve::of(net, &[]);
         harm(net, &serve);

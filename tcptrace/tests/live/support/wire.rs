@@ -105,7 +105,7 @@ pub(crate) struct Wire<'a> {
 }
 
 /// Runs a scenario in the client's namespace of a new wire, and no other at the same time.
-pub(crate) fn wire_scenario(body: impl FnOnce(&Wire<'_>) + Send) {
+pub(crate) fn wire_scenario(body: impl Fn(&Wire<'_>) + Sync) {
     scenario(|client| body(&Wire::new(client)));
 }
 
