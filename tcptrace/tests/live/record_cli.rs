@@ -20,7 +20,7 @@ use serde_json::Value;
 use crate::support::{
     conns::Conns,
     event::Event,
-    host::{add_black_hole, sysctl},
+    host::{Socket, add_black_hole, sockets, sysctl},
     netns::{Netns, scenario},
     packet::send_syn,
     process::{Lines, Process, Watched, await_that, lines_of},
@@ -31,6 +31,11 @@ use crate::support::{
     },
     trace::{Log, Trace, await_attached},
 };
+
+/// States that wait for the acknowledgment of a FIN, as the kernel numbers them.
+const FIN_WAIT1: u8 = 4;
+const LAST_ACK: u8 = 9;
+const CLOSING: u8 = 11;
 
 /// A folder of a test's own, gone at its end.
 struct Folder(PathBuf);
@@ -197,6 +202,9 @@ fn views_say_what_they_said_live() {
 
         let after = traffic();
         drop(before);
+        // A FIN that nobody answers is acknowledged 40 ms later: all are to have seen that.
+        let is_acknowledged = |socket: &Socket| ![FIN_WAIT1, LAST_ACK, CLOSING].contains(&socket.state);
+        await_that("every FIN is acknowledged", || sockets().iter().all(is_acknowledged));
         // A request that stays.
         let peer = SocketAddrV4::new(Ipv4Addr::new(192, 0, 2, 1), 10_000);
         let local = SocketAddrV4::new(Ipv4Addr::LOCALHOST, after.0.local_addr().unwrap().port());
